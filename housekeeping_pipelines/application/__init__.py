@@ -1,0 +1,1 @@
+"""The platform's tables: default names, the mapping to a user's own, sample data."""

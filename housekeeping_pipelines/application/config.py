@@ -1,0 +1,146 @@
+"""`housekeeping.yaml`: the mapping to a user's own tables, and a user's own retention rules."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from housekeeping_pipelines.application import tables
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# PostgreSQL cuts a longer name to NAMEDATALEN - 1 bytes, and it would then name something else.
+MAX_IDENTIFIER_BYTES = 63
+
+
+def _identifier(value: str) -> str:
+    if "\x00" in value or any(len(part.encode()) > MAX_IDENTIFIER_BYTES for part in value.split(".")):
+        raise ValueError(f"{value[:80]!r} cannot be the name of anything in PostgreSQL")
+    return value
+
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=127)]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,79}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TableMapping(_Section):
+    """How one of the platform's tables is named in the live database; `null` for a column that it lacks."""
+
+    name: Identifier | None = Field(None, description="table, or schema.table")
+    columns: dict[str, Identifier | None] = Field(default_factory=dict)
+
+
+class RetentionRule(_Section):
+    """Rows of any table that go when `age_column` is older than `older_than_days`."""
+
+    table: Identifier = Field(description="table, or schema.table")
+    age_column: Identifier
+    older_than_days: int = Field(ge=1, le=36500)
+    where: dict[Identifier, str | int | float | bool | None] = Field(default_factory=dict)
+    batch_size: int = Field(1000, ge=1, le=10_000)
+    name: TaskName | None = Field(None, description="the task's name; delete_old_<table> by default")
+
+    @property
+    def task(self) -> str:
+        """The name of the rule's op."""
+        return self.name or "delete_old_" + re.sub(r"\W+", "_", self.table.lower(), flags=re.ASCII).strip("_")
+
+
+class InactiveUsers(_Section):
+    """What cleanup_inactive_users must know of a user's own tables."""
+
+    account_tables: list[Identifier] = Field(
+        default_factory=list,
+        description="tables whose rows belong to the account itself (its e-mail addresses, its groups) and go "
+        "with it; a row in any other table that refers to the account keeps it",
+    )
+
+
+class HousekeepingConfig(_Section):
+    """The whole of `housekeeping.yaml`."""
+
+    tables: dict[str, TableMapping] = Field(default_factory=dict)
+    retention: list[RetentionRule] = Field(default_factory=list)
+    inactive_users: InactiveUsers = Field(default_factory=InactiveUsers)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> HousekeepingConfig:
+        for table, mapping in self.tables.items():
+            if table not in tables.metadata.tables:
+                raise ValueError(
+                    f"tables: {table!r} is not one of {', '.join(sorted(tables.metadata.tables))}"
+                )
+            known = tables.metadata.tables[table].columns
+            for column in mapping.columns:
+                if column not in known:
+                    raise ValueError(f"tables.{table}: {column!r} is not one of {', '.join(known.keys())}")
+        taken: set[str] = set(BUILT_IN_TASKS)
+        for rule in self.retention:
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", rule.task):
+                raise ValueError(f"retention: {rule.table!r} makes no task's name; give the rule a `name`")
+            if rule.task in taken:
+                raise ValueError(
+                    f"retention: two tasks would be named {rule.task}; give the rule a `name` of its own"
+                )
+            taken.add(rule.task)
+        for name in self._identifiers():
+            _identifier(name)
+        return self
+
+    def _identifiers(self) -> list[str]:
+        names = [
+            name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())
+        ]
+        names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
+        return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
+
+
+BUILT_IN_TASKS = frozenset(
+    {
+        "delete_old_conversations",
+        "cleanup_orphaned_messages",
+        "cleanup_inactive_users",
+        "generate_statistics",
+        "verify_no_orphans",
+        "undo",
+        "purge_trash",
+        "daily_housekeeping",
+        "weekly_cleanup",
+    }
+)
+
+
+def load_config(path: Path) -> HousekeepingConfig:
+    """Read the file; one that does not exist is an empty one.
+
+    Raises:
+        ConfigurationError: it is not YAML, or not of this form; the text names the place.
+    """
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return HousekeepingConfig()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigurationError(f"{path.name} cannot be read: {text}", hint=f"mend {path}") from None
+    if document is None:
+        return HousekeepingConfig()
+    try:
+        return HousekeepingConfig.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(
+            ".".join(str(part) for part in e["loc"])
+            + (": " if e["loc"] else "")
+            + e["msg"].removeprefix("Value error, ")
+            for e in error.errors()
+        )
+        raise ConfigurationError(f"{path.name}: {problems}", hint=f"mend {path}") from None

@@ -1,0 +1,134 @@
+"""The platform as the live database has it: the mapping of `housekeeping.yaml` resolved against the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.application import tables
+from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.application.config import HousekeepingConfig
+
+
+@dataclass(frozen=True)
+class MappedTable:
+    """One of the platform's tables under its real name; `names` are our column names to theirs, None if they lack it."""
+
+    ours: str
+    live: Table
+    names: dict[str, str | None]
+
+    def get(self, column: str) -> sa.ColumnElement[Any] | None:
+        """The column that we call so; None if the live table has none."""
+        name = self.names[column]
+        return None if name is None else self.live.selectable.c[name]
+
+    def __getitem__(self, column: str) -> sa.ColumnElement[Any]:
+        """The column that we call so.
+
+        Raises:
+            ConfigurationError: the mapping says that there is none, and a task cannot do without.
+        """
+        found = self.get(column)
+        if found is None:
+            raise ConfigurationError(
+                f"{self.live.label} has no column for {self.ours}.{column}",
+                hint=f"map it under tables.{self.ours}.columns in housekeeping.yaml",
+            )
+        return found
+
+
+class Platform:
+    """The platform's tables, found when they are asked for."""
+
+    def __init__(self, catalog: Catalog, config: HousekeepingConfig) -> None:
+        self.catalog = catalog
+        self.config = config
+
+    def table(self, ours: str) -> MappedTable:
+        """The table that we call so.
+
+        Raises:
+            ConfigurationError: the live database has no such table or lacks a column; the text names the nearest.
+        """
+        mapping = self.config.tables.get(ours)
+        name = (mapping and mapping.name) or ours
+        live = self.catalog.find(name)
+        hint = f"map it under tables.{ours} in housekeeping.yaml"
+        if live is None:
+            raise ConfigurationError(f"there is no table {name}{self.catalog.nearest(name)}", hint=hint)
+        given = mapping.columns if mapping else {}
+        optional = tables.OPTIONAL_COLUMNS.get(ours, {})
+        existing = {column.name for column in live.columns}
+        names: dict[str, str | None] = {}
+        for column in tables.metadata.tables[ours].columns:
+            theirs = given.get(column.name, column.name)
+            if theirs is None or theirs in existing:
+                names[column.name] = theirs
+            elif column.name in optional and column.name not in given:
+                names[column.name] = None
+            else:
+                raise ConfigurationError(
+                    f"{live.label} has no column {theirs}{live.nearest(theirs)}",
+                    hint=f"map it under tables.{ours}.columns in housekeeping.yaml",
+                )
+        return MappedTable(ours, live, names)
+
+    def find(self, ours: str) -> MappedTable | None:
+        """The table that we call so; None if the live database has none that fits."""
+        try:
+            return self.table(ours)
+        except ConfigurationError:
+            return None
+
+    def any_table(self, name: str) -> Table:
+        """A table by its real name, or else by our name for it.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        live = self.catalog.find(name)
+        if live is None and name in tables.metadata.tables and (mapped := self.find(name)):
+            live = mapped.live
+        if live is None:
+            raise ConfigurationError(
+                f"there is no table {name}{self.catalog.nearest(name)}", hint="name it table, or schema.table"
+            )
+        return live
+
+    def undeclared_keys(self) -> tuple[ForeignKey, ...]:
+        """The application's keys that the live database does not declare."""
+        found: list[ForeignKey] = []
+        for ours in tables.metadata.sorted_tables:
+            for key in ours.foreign_keys:
+                child, parent = self.find(ours.name), self.find(key.column.table.name)
+                if child is None or parent is None:
+                    continue
+                column, target = child.names[key.parent.name], parent.names[key.column.name]
+                if column is None or target is None:
+                    continue
+                declared = any(
+                    known.child == child.live.oid
+                    and known.parent == parent.live.oid
+                    and column in known.columns
+                    for known in self.catalog.foreign_keys
+                )
+                if not declared:
+                    name = f"{child.live.name}.{column}"
+                    found.append(
+                        ForeignKey(
+                            name,
+                            child.live.oid,
+                            (column,),
+                            parent.live.oid,
+                            (target,),
+                            "no action",
+                            declared=False,
+                        )
+                    )
+        return tuple(found)

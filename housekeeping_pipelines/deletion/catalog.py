@@ -1,0 +1,273 @@
+"""What the live database says about itself: tables, columns, keys, foreign keys, indexes.
+
+Read from pg_catalog, not from information_schema, which hides what the role does not own. Everything that the engine
+deletes is planned on what stands here, never on what a mapping believes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OUR_SCHEMA = "housekeeping"
+
+OnDelete = Literal["no action", "restrict", "cascade", "set null", "set default"]
+_ON_DELETE: dict[str, OnDelete] = {
+    "a": "no action",
+    "r": "restrict",
+    "c": "cascade",
+    "n": "set null",
+    "d": "set default",
+}
+_KIND = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+
+_TABLES = sa.text(
+    """
+    SELECT c.oid, n.nspname, c.relname, c.relkind, pg_table_is_visible(c.oid) AS visible,
+           EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
+                   WHERE i.inhparent = c.oid AND NOT child.relispartition) AS inherited
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', :ours) AND n.nspname NOT LIKE 'pg\\_t%'
+    ORDER BY n.nspname, c.relname
+    """
+).bindparams(ours=OUR_SCHEMA)
+
+_COLUMNS = sa.text(
+    """
+    SELECT a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+           a.attgenerated <> '' AS generated, a.attidentity <> '' AS identity, a.atthasdef
+    FROM pg_attribute a WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    """
+)
+
+# The primary key first, then any unique index that identifies every row.
+_KEY = sa.text(
+    """
+    SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, position)
+                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                 WHERE k.position <= i.indnkeyatts ORDER BY k.position)
+    FROM pg_index i
+    WHERE i.indrelid = :oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+                      AND NOT a.attnotnull)
+    ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
+    """
+)
+
+# conparentid: a partition's copy of its parent's key is not a key of its own.
+_FOREIGN_KEYS = sa.text(
+    """
+    SELECT k.conname, k.conrelid, k.confrelid, k.confdeltype,
+           ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY c(attnum, position)
+                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.position) AS columns,
+           ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY c(attnum, position)
+                 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.attnum ORDER BY c.position) AS targets,
+           to_jsonb(k) -> 'confdelsetcols' AS cleared
+    FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
+    ORDER BY k.conrelid, k.conname
+    """
+)
+
+_INDEXED = sa.text(
+    """
+    SELECT EXISTS (
+        SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+        WHERE i.indrelid = :oid AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'hash')
+          AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text)
+               FROM unnest((i.indkey::int2[])[0:cardinality(CAST(:columns AS text[])) - 1]) k(attnum)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum)
+              = (SELECT array_agg(c ORDER BY c) FROM unnest(CAST(:columns AS text[])) c))
+    """
+)
+
+
+class PgType(UserDefinedType[Any]):
+    """A type by the name that `format_type` gives it, so that any type of any extension can be cast to."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        # The driver reads % in a statement as the start of a parameter.
+        return self.name.replace("%", "%%")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as it is now; `type` as `format_type` writes it."""
+
+    name: str
+    type: str
+    not_null: bool
+    generated: bool
+    identity: bool
+    has_default: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as it is now.
+
+    `key` names the columns that identify a row: the primary key, or else a unique index over columns that are never
+    null, or else `ctid`, which holds only as long as the row is locked.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    visible: bool
+    inherited: bool
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The name as a person writes it: the schema only where it is needed."""
+        return self.name if self.visible else f"{self.schema}.{self.name}"
+
+    @cached_property
+    def selectable(self) -> sa.TableClause:
+        """The table for SQLAlchemy, which quotes every name."""
+        columns: list[sa.ColumnClause[Any]] = [sa.column(c.name, PgType(c.type)) for c in self.columns]
+        return sa.table(self.name, *columns, sa.column("ctid", PgType("tid")), schema=self.schema)
+
+    @property
+    def has_key(self) -> bool:
+        return self.key != ("ctid",)
+
+    def column(self, name: str) -> Column:
+        """The column of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return next((c for c in self.columns if c.name == name), None) or _raise(KeyError(name))
+
+    def type_of(self, name: str) -> str:
+        return "tid" if name == "ctid" else self.column(name).type
+
+    def nearest(self, name: str) -> str:
+        """What to say about a column that is missing: the real names nearest to it."""
+        return _nearest(name, [column.name for column in self.columns])
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A key from `columns` of the table `child` to `targets` of the table `parent` (both by oid)."""
+
+    name: str
+    child: int
+    columns: tuple[str, ...]
+    parent: int
+    targets: tuple[str, ...]
+    on_delete: OnDelete
+    cleared: tuple[str, ...] = ()
+    declared: bool = True
+
+    @property
+    def clears(self) -> bool:
+        """Whether the referring row stays and only loses its reference."""
+        return self.on_delete in ("set null", "set default")
+
+
+class Catalog:
+    """The live catalog as one transaction sees it; tables are read when they are asked for."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._rows = {row.oid: row for row in connection.execute(_TABLES)}
+        self._tables: dict[int, Table] = {}
+        self.foreign_keys: list[ForeignKey] = [
+            ForeignKey(
+                name=row.conname,
+                child=row.conrelid,
+                columns=tuple(row.columns),
+                parent=row.confrelid,
+                targets=tuple(row.targets),
+                on_delete=_ON_DELETE[row.confdeltype],
+                cleared=self._cleared(row),
+            )
+            for row in connection.execute(_FOREIGN_KEYS)
+        ]
+
+    def _cleared(self, row: Any) -> tuple[str, ...]:
+        if _ON_DELETE[row.confdeltype] not in ("set null", "set default"):
+            return ()
+        if not row.cleared:
+            return tuple(row.columns)
+        names = sa.text("SELECT attname FROM pg_attribute WHERE attrelid = :oid AND attnum = ANY (:numbers)")
+        return tuple(self._connection.scalars(names, {"oid": row.conrelid, "numbers": row.cleared}))
+
+    def table(self, oid: int) -> Table:
+        """The table of this oid."""
+        if oid not in self._tables:
+            row = self._rows[oid]
+            columns = tuple(
+                Column(c.attname, c.type, c.attnotnull, c.generated, c.identity, c.atthasdef)
+                for c in self._connection.execute(_COLUMNS, {"oid": oid})
+            )
+            key = self._connection.scalar(_KEY, {"oid": oid})
+            self._tables[oid] = Table(
+                oid=oid,
+                schema=row.nspname,
+                name=row.relname,
+                kind=_KIND[row.relkind],
+                visible=row.visible,
+                inherited=row.inherited,
+                columns=columns,
+                key=tuple(key) if key else ("ctid",),
+            )
+        return self._tables[oid]
+
+    def find(self, name: str) -> Table | None:
+        """The table that a person calls `table` or `schema.table`; None if there is none."""
+        schema, _, bare = name.rpartition(".")
+        for oid, row in self._rows.items():
+            if (row.visible and row.relname == name) or (
+                schema and (row.nspname, row.relname) == (schema, bare)
+            ):
+                return self.table(oid)
+        return None
+
+    def find_exactly(self, schema: str, name: str) -> Table | None:
+        """The table of this schema and name; None if there is none."""
+        for oid, row in self._rows.items():
+            if (row.nspname, row.relname) == (schema, name):
+                return self.table(oid)
+        return None
+
+    def nearest(self, name: str) -> str:
+        """What to say about a table that is missing: the real names nearest to it."""
+        names = [
+            row.relname if row.visible else f"{row.nspname}.{row.relname}" for row in self._rows.values()
+        ]
+        return _nearest(name, names)
+
+    def referring_to(self, oid: int) -> list[ForeignKey]:
+        """The keys that point at a table."""
+        return [key for key in self.foreign_keys if key.parent == oid]
+
+    def is_indexed(self, key: ForeignKey) -> bool:
+        """Whether the referring columns lead an index, in any order: else each parent row costs a scan."""
+        return bool(self._connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"; the nearest names are {', '.join(near)}" if near else ""
+
+
+def _raise(error: Exception) -> Any:
+    raise error

@@ -1,0 +1,75 @@
+"""What PostgreSQL's errors mean to us, and to a person in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+# serialization_failure, deadlock_detected, lock_not_available, query_canceled.
+TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
+
+# Classes of SQLSTATE that speak of a row and not of the statement: data, integrity, triggered data change, rollback,
+# with check option, object state, a cancelled statement, raise exception.
+_ROW_TROUBLE = ("22", "23", "27", "40", "44", "55", "57014", "P0")
+
+
+def sqlstate(error: sa.exc.DBAPIError) -> str:
+    """The five characters, or none where the server did not answer."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same transaction may succeed if it is tried again."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in TRANSIENT
+
+
+def is_about_a_row(error: sa.exc.DBAPIError) -> bool:
+    """Whether another row would not have this trouble."""
+    return not error.connection_invalidated and sqlstate(error).startswith(_ROW_TROUBLE)
+
+
+def describe(error: sa.exc.DBAPIError) -> str:
+    """One line: what PostgreSQL says and the detail, without the statement."""
+    diagnostics = getattr(error.orig, "diag", None)
+    primary = getattr(diagnostics, "message_primary", None)
+    detail = getattr(diagnostics, "message_detail", None)
+    if primary is None:
+        return " ".join(str(error.orig).split())
+    return f"{primary}: {detail}" if detail else str(primary)
+
+
+def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
+    """The error that a user sees, with what to do about it."""
+    where = f"{url.host or url.query.get('host', 'localhost')}" + (f":{url.port}" if url.port else "")
+    text = describe(error)
+    if error.connection_invalidated:
+        return Unavailable(f"the database went away: {text}", hint="run it again; what was committed is done")
+    if "password authentication failed" in text or "no password supplied" in text:
+        return ConfigurationError(
+            f"the database at {where} does not accept user {url.username!r} with this password",
+            hint="mend DATABASE_URL",
+        )
+    if "does not exist" in text and not sqlstate(error):
+        return ConfigurationError(
+            f"the database at {where} refuses: {_last_clause(text)}", hint="mend DATABASE_URL"
+        )
+    if not sqlstate(error):
+        return Unavailable(
+            f"the database at {where} cannot be reached: {_last_clause(text)}",
+            hint="start it, or mend DATABASE_URL; unset, an embedded PostgreSQL is used",
+        )
+    if sqlstate(error) == "42501":
+        return ConfigurationError(
+            f"the database user {url.username!r} may not do this: {text}",
+            hint="grant it, or name another user",
+        )
+    return HousekeepingError(f"the database refuses: {text}")
+
+
+def _last_clause(text: str) -> str:
+    """What libpq says last, after the list of addresses that it tried."""
+    return text.split("failed: ", 1)[-1].removeprefix("FATAL: ").strip().rstrip(".")

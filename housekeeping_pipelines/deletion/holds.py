@@ -1,0 +1,156 @@
+"""Holds: one subject that no policy may take until a date.
+
+A hold that `add_hold` has recorded is honoured by every transaction that commits later: each batch holds the holds'
+lock in share mode while it re-checks, and adding a hold waits for the batches on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.deletion.matching import Key, matches
+from housekeeping_pipelines.deletion.schema import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+
+HOLDS_LOCK = "holds"
+
+# How far up the keys a row is searched for its owner: message -> conversation -> workspace -> team -> user.
+MAX_OWNER_DISTANCE = 4
+
+HoldType = Literal["row", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold as it is listed; `subject` as it was given, such as `row:conversations/42`."""
+
+    id: int
+    subject: str
+    until: datetime
+    reason: str
+    created_at: datetime
+
+
+def add_hold(
+    connection: sa.Connection,
+    *,
+    type: HoldType,  # noqa: A002 - the column's name
+    table: Table,
+    key: Key,
+    subject: str,
+    until: datetime,
+    reason: str,
+    now: datetime,
+) -> Hold:
+    """Record a hold; waits for the batches that are on the way."""
+    connection.execute(lock_for_transaction(HOLDS_LOCK))
+    row = connection.execute(
+        sa.insert(holds)
+        .values(
+            type=type,
+            source_schema=table.schema,
+            source_table=table.name,
+            key=list(key),
+            subject=subject,
+            until=until,
+            reason=reason,
+            created_at=now,
+        )
+        .returning(holds.c.id)
+    ).one()
+    return Hold(row.id, subject, until, reason, now)
+
+
+def list_holds(connection: sa.Connection) -> list[Hold]:
+    """Every hold, the one that ends first first."""
+    statement = sa.select(holds.c.id, holds.c.subject, holds.c.until, holds.c.reason, holds.c.created_at)
+    return [Hold(*row) for row in connection.execute(statement.order_by(holds.c.until, holds.c.id))]
+
+
+def remove_hold(connection: sa.Connection, hold_id: int) -> bool:
+    """Remove a hold; False if there is none of this number."""
+    return connection.execute(sa.delete(holds).where(holds.c.id == hold_id)).rowcount > 0
+
+
+@dataclass(frozen=True)
+class ActiveHolds:
+    """The holds in force at one moment, and the paths by which a row is known to be a user's."""
+
+    rows: dict[tuple[str, str], list[Key]] = field(default_factory=dict)
+    users: list[Key] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, connection: sa.Connection, now: datetime) -> ActiveHolds:
+        rows: dict[tuple[str, str], list[Key]] = {}
+        users: list[Key] = []
+        statement = sa.select(holds.c.type, holds.c.source_schema, holds.c.source_table, holds.c.key)
+        for row in connection.execute(statement.where(holds.c.until > now)):
+            rows.setdefault((row.source_schema, row.source_table), []).append(tuple(row.key))
+            if row.type == "user":
+                users.append(tuple(row.key))
+        return cls(rows, users)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:
+        """Whether a row of `table` is held, itself or as something of a held user's; None if none can be."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if keys := self.rows.get((table.schema, table.name)):
+            conditions.append(matches(table, table.key, keys))
+        if self.users:
+            conditions += [owners.belongs(path, self.users) for path in owners.of(table)]
+        return sa.or_(*conditions) if conditions else None
+
+
+class OwnerPaths:
+    """The ways up the keys from a table to the users.
+
+    Args:
+        users: the users' table; None if the platform has none.
+        keys: the declared keys and those that only the application knows.
+    """
+
+    def __init__(self, catalog: Catalog, users: Table | None, keys: Iterable[ForeignKey]) -> None:
+        self._catalog = catalog
+        self._users = users
+        self._keys = list(keys)
+        self._known: dict[int, list[tuple[ForeignKey, ...]]] = {}
+
+    def of(self, table: Table) -> list[tuple[ForeignKey, ...]]:
+        """Every way, as the keys to go through; the users themselves have none."""
+        if self._users is None or table.oid == self._users.oid:
+            return []
+        if table.oid not in self._known:
+            self._known[table.oid] = list(self._search(table.oid, ()))
+        return self._known[table.oid]
+
+    def _search(self, oid: int, way: tuple[ForeignKey, ...]) -> Iterable[tuple[ForeignKey, ...]]:
+        for key in self._keys:
+            if key.child != oid or key.parent in {oid, *(step.child for step in way)}:
+                continue
+            if self._users is not None and key.parent == self._users.oid:
+                yield (*way, key)
+            elif len(way) + 1 < MAX_OWNER_DISTANCE:
+                yield from self._search(key.parent, (*way, key))
+
+    def belongs(self, path: Sequence[ForeignKey], users: list[Key]) -> sa.ColumnElement[bool]:
+        """Whether a row at the start of the path leads to one of the users."""
+        owner = self._catalog.table(path[-1].parent)
+        condition = matches(owner, owner.key, users)
+        for key in reversed(path):
+            parent = self._catalog.table(key.parent).selectable
+            child = self._catalog.table(key.child).selectable
+            own = [child.c[name] for name in key.columns]
+            targets = sa.select(*(parent.c[name] for name in key.targets)).where(condition)
+            condition = (sa.tuple_(*own) if len(own) > 1 else own[0]).in_(targets)
+        return condition

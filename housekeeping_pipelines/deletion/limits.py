@@ -1,0 +1,26 @@
+"""How much one run may do, and what it must never exceed without being told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Budgets and guards of one run.
+
+    Attributes:
+        batch_size: root rows a transaction.
+        max_rows: rows of all tables that one run may delete; None: no such budget.
+        max_seconds: after which no new batch is started; None: no such budget.
+        max_fraction: share of the table that may be candidates, 0 < f <= 1.
+        guard_minimum: candidates below which the fraction is not applied.
+    """
+
+    batch_size: int = 1000
+    max_rows: int | None = None
+    max_seconds: float | None = None
+    max_fraction: float = 0.5
+    guard_minimum: int = 100
+    allow_large_deletion: bool = False
+    allow_empty_reference: bool = False

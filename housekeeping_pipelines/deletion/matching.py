@@ -1,0 +1,54 @@
+"""Rows by their keys, for keys of any type and any number of columns.
+
+Keys travel as text, which every type of PostgreSQL reads back as it wrote it, so that nothing is lost in a Python
+value (an infinite timestamp has none). The session's settings that change how text looks are fixed by the database
+resource.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.catalog import PgType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from housekeeping_pipelines.deletion.catalog import Table
+
+Key: TypeAlias = tuple[str, ...]
+
+
+def text_of(table: Table, columns: Sequence[str]) -> list[sa.ColumnElement[str]]:
+    """The columns as text."""
+    return [sa.cast(table.selectable.c[name], sa.Text) for name in columns]
+
+
+def matches(
+    table: Table, columns: Sequence[str], keys: Iterable[Key], types: Sequence[str] | None = None
+) -> sa.ColumnElement[bool]:
+    """Whether `columns` of a row of `table` are one of `keys`.
+
+    Args:
+        types: what the keys are of, where it differs from the columns (a referring column may be narrower).
+    """
+    names = types or [table.type_of(name) for name in columns]
+    values = list(keys)
+    if len(columns) == 1 and not names[0].endswith("]"):
+        array = sa.cast([value for (value,) in values], PgType(f"{names[0]}[]"))
+        return table.selectable.c[columns[0]] == sa.any_(array)
+    lists = [sa.cast([value[i] for value in values], PgType("text[]")) for i in range(len(columns))]
+    names_of_fields = [f"k{i}" for i in range(len(columns))]
+    given = sa.func.unnest(*lists).table_valued(*names_of_fields).render_derived()
+    wanted: list[sa.ColumnElement[Any]] = [
+        sa.cast(given.c[f"k{i}"], PgType(name)) for i, name in enumerate(names)
+    ]
+    own = [table.selectable.c[name] for name in columns]
+    return sa.tuple_(*own).in_(sa.select(*wanted).select_from(given))
+
+
+def item_name(table: Table, key: Key) -> str:
+    """How a row is named to people: `conversations/42`."""
+    return f"{table.label}/{','.join(key)}"

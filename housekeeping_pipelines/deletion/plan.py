@@ -1,0 +1,160 @@
+"""In which order the rows go: the tables that hang on a root, parents first, by the keys of the live catalog.
+
+A key that cascades, restricts or does nothing is followed: the referring rows go with the row. A key that sets null
+or a default is not: the referring row stays. Two tables that follow each other have no order, which is an error
+before anything goes; a table that refers to itself is closed over row by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes with a row of `root`.
+
+    Attributes:
+        tables: the root and every table that hangs on it, parents before children.
+        followed: the keys whose referring rows go along, self-references included.
+        cleared: the keys into these tables whose referring rows stay and lose their reference.
+        unindexed: followed or cleared keys whose columns lead no index.
+        members: every table named by a key above, by oid.
+    """
+
+    root: Table
+    tables: tuple[Table, ...]
+    followed: tuple[ForeignKey, ...]
+    cleared: tuple[ForeignKey, ...]
+    unindexed: tuple[ForeignKey, ...]
+    members: dict[int, Table]
+
+    def upward(self, table: Table) -> tuple[ForeignKey, ...]:
+        """The followed keys by which rows of a table are reached, self-references left out."""
+        return tuple(key for key in self.followed if key.child == table.oid != key.parent)
+
+    def self_references(self, table: Table) -> tuple[ForeignKey, ...]:
+        return tuple(key for key in self.followed if key.child == table.oid == key.parent)
+
+    def is_leaf(self, table: Table) -> bool:
+        """Whether nothing hangs on or refers to the table, so that its rows can go without being named first."""
+        return table is not self.root and not any(
+            key.parent == table.oid for key in (*self.followed, *self.cleared)
+        )
+
+    def loses_references_to(self, table: Table) -> tuple[ForeignKey, ...]:
+        """The keys that are cleared when rows of a table go."""
+        return tuple(key for key in self.cleared if key.parent == table.oid)
+
+    def is_cleared_before_it_goes(self, table: Table) -> bool:
+        """Whether deleting a table below changes this one's own rows, so that they must be kept beforehand."""
+        order = [member.oid for member in self.tables]
+        return any(
+            key.child == table.oid != key.parent and order.index(key.parent) > order.index(table.oid)
+            for key in self.cleared
+        )
+
+    def describe(self) -> str:
+        """One line for the log."""
+        below = [table.label for table in self.tables if table is not self.root]
+        return self.root.label + (f" with {', '.join(below)}" if below else "")
+
+    def warnings(self) -> list[str]:
+        """What a person should know before trusting the plan."""
+        undeclared = [
+            f"{self.members[key.child].label}.{key.columns[0]} is not declared as a key to {self.members[key.parent].label}: "
+            f"a row that is written while its parent goes stays behind as an orphan"
+            for key in self.followed
+            if not key.declared
+        ]
+        slow = [
+            f"{self.members[key.child].label} ({', '.join(key.columns)}) has no index: each row of "
+            f"{self.members[key.parent].label} that goes costs a scan of it"
+            for key in self.unindexed
+        ]
+        return undeclared + slow
+
+
+def make_plan(
+    catalog: Catalog,
+    root: Table,
+    undeclared: Iterable[ForeignKey] = (),
+    follows: Callable[[ForeignKey], bool] | None = None,
+) -> Plan:
+    """Follow the keys from `root`.
+
+    Args:
+        undeclared: keys that the application has and the database does not declare.
+        follows: whether to follow a key; one that is not and has rows behind it makes the database object.
+
+    Raises:
+        Refused: a cycle, or a table whose rows cannot be moved to the trash.
+    """
+    keys = [key for key in (*catalog.foreign_keys, *undeclared) if follows is None or follows(key)]
+    reached = {root.oid}
+    queue = [root.oid]
+    while queue:
+        parent = queue.pop()
+        for key in keys:
+            if key.parent == parent and not key.clears and key.child not in reached:
+                reached.add(key.child)
+                queue.append(key.child)
+    followed = tuple(key for key in keys if key.parent in reached and not key.clears)
+    cleared = tuple(key for key in keys if key.parent in reached and key.clears)
+    tables = {oid: catalog.table(oid) for oid in reached}
+    for table in tables.values():
+        _check_movable(table)
+    sorter: TopologicalSorter[int] = TopologicalSorter({oid: set() for oid in sorted(reached)})
+    for key in followed:
+        if key.child != key.parent:
+            sorter.add(key.child, key.parent)
+    try:
+        order = [tables[oid] for oid in sorter.static_order()]
+    except CycleError as error:
+        circle = " -> ".join(tables[oid].label for oid in error.args[1])
+        raise Refused(
+            f"the keys {circle} form a circle, so no row of {root.label} can go before another",
+            hint="declare one of these keys ON DELETE SET NULL",
+        ) from None
+    plan = Plan(
+        root=root,
+        tables=tuple(order),
+        followed=followed,
+        cleared=cleared,
+        unindexed=tuple(key for key in (*followed, *cleared) if not catalog.is_indexed(key)),
+        members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
+    )
+    for key in cleared:
+        if not catalog.table(key.child).has_key:
+            raise Refused(
+                f"{plan.members[key.child].label} has no primary key, so what {key.name} clears could not be brought back",
+                hint=f"give {plan.members[key.child].label} a primary key",
+            )
+    for table in order:
+        if plan.is_cleared_before_it_goes(table) and not table.has_key:
+            raise Refused(
+                f"{table.label} has no primary key, and a key of it is cleared while its rows go",
+                hint=f"give {table.label} a primary key",
+            )
+    return plan
+
+
+def _check_movable(table: Table) -> None:
+    if table.inherited:
+        raise Refused(f"other tables inherit from {table.label}: their own columns would be lost")
+    if table.kind not in ("table", "partitioned table"):
+        raise Refused(f"{table.label} is a {table.kind}: its rows cannot be locked and moved to the trash")
+    if table.kind == "partitioned table" and not table.has_key:
+        raise Refused(
+            f"{table.label} is partitioned and has no key that identifies a row",
+            hint=f"give {table.label} a primary key",
+        )

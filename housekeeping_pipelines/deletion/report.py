@@ -1,0 +1,67 @@
+"""What a run says about itself; the same object behind the UI, the command and the API."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Status = Literal["succeeded", "skipped", "partial", "refused", "failed"]
+StoppedReason = Literal["max_rows", "max_files", "max_gigabytes", "max_seconds", "paused"]
+
+# A report is stored whole in Dagster's event log and read by people: long lists help neither.
+MAX_SAMPLE = 50
+MAX_FAILED = 50
+
+SKIP_REASONS = ("young", "held", "unrecognised", "in_use", "locked", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One item that went, or would go. `age_seconds` is null where the age is not a finite number."""
+
+    item: str
+    bytes: int | None
+    age_seconds: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """One item that stayed although it was to go, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The fields of every report (see docs/reports.md); counts are what was really deleted."""
+
+    task: str
+    run_id: str
+    dry_run: bool
+    started_at: datetime
+    duration_seconds: float
+    status: Status
+    stopped_reason: StoppedReason | None = None
+    message: str | None = None
+    scanned: int = 0
+    candidates: int = 0
+    deleted: dict[str, int] = field(default_factory=dict)
+    would_delete: dict[str, int] = field(default_factory=dict)
+    deleted_bytes: int = 0
+    skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIP_REASONS, 0))
+    failed: tuple[FailedItem, ...] = ()
+    failed_count: int = 0
+    sample: tuple[Candidate, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        document = asdict(self)
+        document["started_at"] = self.started_at.isoformat()
+        document["duration_seconds"] = round(self.duration_seconds, 3)
+        return document

@@ -1,0 +1,93 @@
+"""Our own tables, all in the schema `housekeeping` of the platform's database."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+
+from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA
+
+metadata = sa.MetaData(schema=OUR_SCHEMA)
+
+_timestamp = TIMESTAMP(timezone=True)
+
+
+def _id() -> sa.Column[int]:
+    return sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True)
+
+
+# One mirror table a shape of a table: the columns as they were when the mirror was made.
+trash_tables = sa.Table(
+    "trash_tables",
+    metadata,
+    _id(),
+    sa.Column("mirror", sa.Text, nullable=False, unique=True),
+    sa.Column("source_schema", sa.Text, nullable=False),
+    sa.Column("source_table", sa.Text, nullable=False),
+    sa.Column("columns", JSONB, nullable=False),
+    sa.Column("key", ARRAY(sa.Text), nullable=False),
+)
+
+# One row a transaction that deleted something; `contents` is [[trash_tables.id, rows], ...] in the order of deletion.
+trash_batches = sa.Table(
+    "trash_batches",
+    metadata,
+    _id(),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("deleted_at", _timestamp, nullable=False, index=True),
+    sa.Column("contents", JSONB, nullable=False),
+)
+
+# References that were cleared because the row they pointed at went.
+trash_references = sa.Table(
+    "trash_references",
+    metadata,
+    _id(),
+    sa.Column("batch_id", sa.BigInteger, nullable=False, index=True),
+    sa.Column("source_schema", sa.Text, nullable=False),
+    sa.Column("source_table", sa.Text, nullable=False),
+    sa.Column("key_columns", ARRAY(sa.Text), nullable=False),
+    sa.Column("key", ARRAY(sa.Text), nullable=False),
+    sa.Column("columns", ARRAY(sa.Text), nullable=False),
+    sa.Column("was", ARRAY(sa.Text), nullable=False),
+    sa.Column("became", ARRAY(sa.Text), nullable=False),
+)
+
+holds = sa.Table(
+    "holds",
+    metadata,
+    _id(),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("source_schema", sa.Text),
+    sa.Column("source_table", sa.Text),
+    sa.Column("key", ARRAY(sa.Text), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("until", _timestamp, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", _timestamp, nullable=False),
+)
+
+# At most one row: whether everything is paused.
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column(
+        "only_one", sa.Boolean, sa.CheckConstraint("only_one"), primary_key=True, server_default=sa.true()
+    ),
+    sa.Column("paused_at", _timestamp, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+statistics_snapshots = sa.Table(
+    "statistics_snapshots",
+    metadata,
+    _id(),
+    sa.Column("taken_at", _timestamp, nullable=False, index=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("total_users", sa.BigInteger),
+    sa.Column("total_conversations", sa.BigInteger),
+    sa.Column("total_messages", sa.BigInteger),
+    sa.Column("recent_conversations_24h", sa.BigInteger),
+    sa.Column("recent_messages_24h", sa.BigInteger),
+)

@@ -1,0 +1,239 @@
+"""Where deleted rows stay until they expire: one typed mirror table per shape of a table.
+
+A mirror has the columns of its table with their very types, so that what comes back is what went, byte for byte, and
+a row costs what it cost before. Each row carries the number of the transaction that deleted it; undo takes these
+transactions back, the last first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, PgType
+from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.deletion.schema import trash_batches, trash_references, trash_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime, timedelta
+
+    from housekeeping_pipelines.deletion.catalog import Table
+
+BATCH_COLUMN = "housekeeping_batch"
+
+# Held in share mode by every session that counts on mirrors' being there, and alone to drop one.
+MIRRORS_LOCK = "mirrors"
+_MAKING_LOCK = "making mirrors"
+
+# Rows that one transaction of the purge removes: well under two seconds' work.
+PURGE_ROWS = 50_000
+
+_QUOTE = sa.dialects.postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A mirror table and what it mirrors; `columns` are (name, type) as they were when it was made."""
+
+    id: int
+    name: str
+    source_schema: str
+    source_table: str
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[str, ...]
+
+    @cached_property
+    def selectable(self) -> sa.TableClause:
+        columns = [sa.column(name, PgType(type_name)) for name, type_name in self.columns]
+        return sa.table(
+            self.name,
+            sa.column(BATCH_COLUMN, sa.BigInteger),
+            *columns,
+            sa.column("ctid", PgType("tid")),
+            schema=OUR_SCHEMA,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrashedRun:
+    """What one task of one run left in the trash."""
+
+    run_id: str
+    task: str
+    deleted_at: datetime
+    expires_at: datetime
+    rows: int
+    files: int
+    bytes: int
+
+
+def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
+    """The mirror for the table's present shape, made if it is not there; the caller commits."""
+    shape = json.dumps([table.schema, table.name, [[c.name, c.type] for c in table.columns], table.key])
+    digest = hashlib.sha256(shape.encode()).hexdigest()[:12]
+    # A name has at most 63 bytes in PostgreSQL; a cut must not leave half a character.
+    name = table.name.encode()[:50].decode(errors="ignore") + "_" + digest
+    known = find_mirrors(connection, name=name)
+    if known:
+        return known[0]
+    connection.execute(lock_for_transaction(_MAKING_LOCK))
+    mirror, source = f"{OUR_SCHEMA}.{_QUOTE(name)}", f"{_QUOTE(table.schema)}.{_QUOTE(table.name)}"
+    connection.exec_driver_sql(
+        f"CREATE TABLE IF NOT EXISTS {mirror} AS SELECT NULL::bigint AS {BATCH_COLUMN}, t.* FROM {source} t WITH NO DATA".replace(
+            "%", "%%"
+        ),  # fmt: skip
+        (),
+    )
+    connection.exec_driver_sql(f"CREATE INDEX ON {mirror} ({BATCH_COLUMN})".replace("%", "%%"), ())
+    connection.execute(
+        insert(trash_tables)
+        .values(
+            mirror=name,
+            source_schema=table.schema,
+            source_table=table.name,
+            columns=[[c.name, c.type] for c in table.columns],
+            key=list(table.key),
+        )
+        .on_conflict_do_nothing()
+    )
+    return find_mirrors(connection, name=name)[0]
+
+
+def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[Mirror]:
+    """The mirrors that exist, or the one of this name."""
+    statement = sa.select(trash_tables).order_by(trash_tables.c.id)
+    if name is not None:
+        statement = statement.where(trash_tables.c.mirror == name)
+    return [
+        Mirror(
+            row.id,
+            row.mirror,
+            row.source_schema,
+            row.source_table,
+            tuple((column, type_name) for column, type_name in row.columns),
+            tuple(row.key),
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
+    """A statement that copies rows, which stay."""
+    names = [column.name for column in table.columns]
+    rows = sa.select(sa.literal(batch, sa.BigInteger), *(table.selectable.c[n] for n in names)).where(which)
+    return sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
+
+
+def move_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
+    """A statement that moves rows; it reports how many."""
+    names = [column.name for column in table.columns]
+    gone = (
+        sa.delete(table.selectable)
+        .where(which)
+        .returning(*(table.selectable.c[n] for n in names))
+        .cte("gone")
+    )
+    rows = sa.select(sa.literal(batch, sa.BigInteger), *(gone.c[n] for n in names))
+    insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
+    return insert.execution_options(preserve_rowcount=True)
+
+
+def list_trash(connection: sa.Connection, retention: timedelta) -> list[TrashedRun]:
+    """Every run that the trash still has something of, the latest first."""
+    statement = sa.text(
+        "SELECT run_id, task, max(deleted_at), sum((SELECT sum((item ->> 1)::bigint)"
+        " FROM jsonb_array_elements(contents) item))::bigint"
+        " FROM housekeeping.trash_batches GROUP BY run_id, task ORDER BY max(deleted_at) DESC, task"
+    )
+    return [
+        TrashedRun(run_id, task, deleted_at, deleted_at + retention, int(total or 0), files=0, bytes=0)
+        for run_id, task, deleted_at, total in connection.execute(statement)
+    ]
+
+
+def mirrors_with_own_types(connection: sa.Connection) -> list[str]:
+    """Source tables whose mirror uses a type of the user's or an extension's, which cannot be dropped meanwhile."""
+    statement = sa.text(
+        "SELECT DISTINCT m.source_table FROM housekeeping.trash_tables m"
+        " JOIN pg_class c ON c.relname = m.mirror JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem"
+        # 16384 is FirstNormalObjectId: what initdb made has a lower number.
+        " WHERE n.nspname = 'housekeeping' AND greatest(t.oid::bigint, e.oid::bigint) >= 16384 ORDER BY 1"
+    )
+    return list(connection.scalars(statement))
+
+
+def purge(
+    connection: sa.Connection,
+    *,
+    before: datetime,
+    run_id: str | None = None,
+    may_go_on: Iterator[bool] | None = None,
+) -> dict[str, int]:
+    """Remove for good what was deleted before a moment, or the whole of one run; commits as it goes.
+
+    Returns:
+        rows removed by source table.
+    """
+    mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
+    due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
+    removed: dict[str, int] = {}
+    while may_go_on is None or next(may_go_on):
+        # SKIP LOCKED: an undo that is bringing a batch back keeps it.
+        statement = sa.select(trash_batches.c.id, trash_batches.c.contents).where(due)
+        statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
+        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in connection.execute(statement)])
+        if not batches:
+            break
+        ids = [batch_id for batch_id, _ in batches]
+        for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
+            mirror = mirrors[mirror_id]
+            gone = connection.execute(
+                sa.delete(mirror.selectable).where(_in(mirror.selectable.c[BATCH_COLUMN], ids))
+            )
+            removed[mirror.source_table] = removed.get(mirror.source_table, 0) + gone.rowcount
+        connection.execute(sa.delete(trash_references).where(_in(trash_references.c.batch_id, ids)))
+        connection.execute(sa.delete(trash_batches).where(_in(trash_batches.c.id, ids)))
+        connection.commit()
+    connection.rollback()
+    for mirror in mirrors.values():
+        _drop_if_empty(connection, mirror)
+    return removed
+
+
+def _up_to(rows: int, batches: Sequence[tuple[int, list[list[int]]]]) -> list[tuple[int, list[list[int]]]]:
+    taken: list[tuple[int, list[list[int]]]] = []
+    for batch_id, contents in batches:
+        rows -= sum(count for _, count in contents)
+        if taken and rows < 0:
+            break
+        taken.append((batch_id, contents))
+    return taken
+
+
+def _in(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    return column == sa.any_(sa.cast(ids, PgType("bigint[]")))
+
+
+def _drop_if_empty(connection: sa.Connection, mirror: Mirror) -> None:
+    """Drop a mirror that nothing is in, so that it does not hold on to its columns' types."""
+    connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+    try:
+        connection.execute(lock_for_transaction(MIRRORS_LOCK))
+        if connection.scalar(sa.select(sa.literal(True)).select_from(mirror.selectable).limit(1)) is None:
+            connection.exec_driver_sql(
+                f"DROP TABLE {OUR_SCHEMA}.{_QUOTE(mirror.name)}".replace("%", "%%"), ()
+            )
+            connection.execute(sa.delete(trash_tables).where(trash_tables.c.id == mirror.id))
+        connection.commit()
+    except sa.exc.DBAPIError:
+        # Some run is writing to it: it is not as empty as it looked.
+        connection.rollback()

@@ -1,0 +1,350 @@
+"""Bringing one run's deletions back: its transactions are taken back one by one, the last first.
+
+At the moment a row was deleted, whatever it referred to was there or went in the same transaction, so in this order
+each row finds its parents. What exists now is never overwritten. What cannot come back exactly as it was stays in
+the trash and is named with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from housekeeping_pipelines.deletion import database_errors
+from housekeeping_pipelines.deletion.catalog import Catalog, PgType, Table
+from housekeeping_pipelines.deletion.matching import item_name, matches
+from housekeeping_pipelines.deletion.schema import trash_batches, trash_references
+from housekeeping_pipelines.deletion.trash import BATCH_COLUMN, Mirror, find_mirrors
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+# A list of conflicts is read by a person; the rest is counted.
+MAX_CONFLICTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One row that stayed in the trash, or one reference that was not set again."""
+
+    item: str
+    reason: str
+
+
+@dataclass
+class UndoResult:
+    """Rows that came back by table, and what did not."""
+
+    run_id: str
+    restored: dict[str, int] = field(default_factory=dict)
+    conflicts: list[Conflict] = field(default_factory=list)
+    conflict_count: int = 0
+
+    def conflict(self, item: str, reason: str, count: int = 1) -> None:
+        self.conflict_count += count
+        if len(self.conflicts) < MAX_CONFLICTS:
+            self.conflicts.append(Conflict(item, reason))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{run_id, restored, conflicts, conflict_count}`."""
+        return {
+            "run_id": self.run_id,
+            "restored": self.restored,
+            "conflicts": [{"item": c.item, "reason": c.reason} for c in self.conflicts],
+            "conflict_count": self.conflict_count,
+        }
+
+
+class _Lossy(Exception):
+    """A table cannot take its rows back as they were."""
+
+
+def find_run(connection: sa.Connection, prefix: str) -> str:
+    """The one run in the trash whose id starts so.
+
+    Raises:
+        ConfigurationError: none does, or several do.
+    """
+    statement = sa.select(trash_batches.c.run_id).where(
+        trash_batches.c.run_id.startswith(prefix, autoescape=True)
+    )
+    found = list(connection.scalars(statement.distinct().limit(2)))
+    if len(found) == 1:
+        return str(found[0])
+    if prefix in found:
+        return prefix
+    problem = "several runs in the trash start with" if found else "the trash has nothing of a run"
+    raise ConfigurationError(f"{problem} {prefix!r}", hint="`housekeeping trash list` names the runs")
+
+
+def undo_run(
+    connection: sa.Connection, run_id: str, *, on_progress: Callable[[int, int], None] | None = None
+) -> UndoResult:
+    """Bring back what a run deleted, a transaction for each of its transactions.
+
+    Running it again goes on where it ended: what came back is no longer in the trash.
+    """
+    result = UndoResult(run_id)
+    statement = sa.select(trash_batches.c.id).where(trash_batches.c.run_id == run_id)
+    numbers = list(connection.scalars(statement.order_by(trash_batches.c.id.desc())))
+    catalog = Catalog(connection)
+    mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
+    connection.commit()
+    for done, number in enumerate(numbers, start=1):
+        with connection.begin():
+            _Batch(connection, catalog, mirrors, number, result).restore()
+        if on_progress is not None:
+            on_progress(done, len(numbers))
+    return result
+
+
+class _OverridingSelect(sa.Select[Any]):
+    """A SELECT to insert from, by which identity columns take their old values back; SQLAlchemy has no word for it."""
+
+    inherit_cache = True
+
+
+@compiles(_OverridingSelect)
+def _compile_overriding(element: _OverridingSelect, compiler: Any, **options: Any) -> str:
+    return "OVERRIDING SYSTEM VALUE " + str(compiler.visit_select(element, **options))
+
+
+class _Batch:
+    """One transaction of the past, to be taken back."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        catalog: Catalog,
+        mirrors: dict[int, Mirror],
+        number: int,
+        result: UndoResult,
+    ) -> None:
+        self.connection = connection
+        self.catalog = catalog
+        self.mirrors = mirrors
+        self.number = number
+        self.result = result
+        # Which rows of a mirror came back, to be taken out of it at the end.
+        self.came: dict[int, sa.ColumnElement[bool]] = {}
+        self.postponed: list[tuple[Mirror, Table, list[str]]] = []
+
+    def restore(self) -> None:
+        statement = (
+            sa.select(trash_batches.c.contents).where(trash_batches.c.id == self.number).with_for_update()
+        )
+        contents = self.connection.scalar(statement)
+        if contents is None:
+            return
+        # A deferred key would object only at the end, when nobody knows any more which row it was.
+        self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        order = [(self.mirrors[mirror_id], count) for mirror_id, count in reversed(contents)]
+        left: list[list[int]] = []
+        for position, (mirror, count) in enumerate(order):
+            later = {(m.source_schema, m.source_table) for m, _ in order[position + 1 :]}
+            if stays := count - self._restore_table(mirror, count, later):
+                left.insert(0, [mirror.id, stays])
+        for mirror, table, columns in self.postponed:
+            self._set_postponed(mirror, table, columns)
+        references_left = self._restore_references()
+        for mirror, _ in order:
+            if mirror.id in self.came:
+                self.connection.execute(
+                    sa.delete(mirror.selectable).where(self._own(mirror), self.came[mirror.id])
+                )
+        if left or references_left:
+            keep = sa.update(trash_batches).where(trash_batches.c.id == self.number)
+            self.connection.execute(keep.values(contents=left))
+        else:
+            self.connection.execute(sa.delete(trash_batches).where(trash_batches.c.id == self.number))
+
+    def _restore_table(self, mirror: Mirror, count: int, later: set[tuple[str, str]]) -> int:
+        """Returns how many of the rows came back."""
+        table = self.catalog.find_exactly(mirror.source_schema, mirror.source_table)
+        if table is None:
+            name = f"{mirror.source_schema}.{mirror.source_table}"
+            self.result.conflict(name, "the table is no longer there", count)
+            return 0
+        nulled = self._nulled_first(table, later)
+        try:
+            with self.connection.begin_nested():
+                self._check_shape(mirror, table)
+                restored = self._insert(mirror, table, nulled, sa.true())
+                self.came[mirror.id] = sa.true()
+        except _Lossy as error:
+            self.result.conflict(table.label, str(error), count)
+            return 0
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            logger.info("%s: row by row, since %s", table.label, database_errors.describe(error))
+            restored = self._row_by_row(mirror, table, nulled)
+        if nulled:
+            self.postponed.append((mirror, table, nulled))
+        if restored:
+            self.result.restored[table.label] = self.result.restored.get(table.label, 0) + restored
+        return restored
+
+    def _nulled_first(self, table: Table, later: set[tuple[str, str]]) -> list[str]:
+        """Columns that refer to a table which comes back only after this one."""
+        found: list[str] = []
+        for key in self.catalog.foreign_keys:
+            if key.child != table.oid or key.parent == table.oid or not key.clears:
+                continue
+            parent = self.catalog.table(key.parent)
+            if (parent.schema, parent.name) in later:
+                found += [name for name in key.cleared if not table.column(name).not_null]
+        return found
+
+    def _check_shape(self, mirror: Mirror, table: Table) -> None:
+        """
+        Raises:
+            _Lossy: a column that has values is gone, or a new one has none to take.
+        """
+        live = {column.name for column in table.columns}
+        source = mirror.selectable
+        for name, _ in mirror.columns:
+            if name in live:
+                continue
+            has_value = (
+                sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
+            )
+            if self.connection.scalar(has_value):
+                raise _Lossy(
+                    f"the column {name} is no longer there, and rows in the trash have a value in it"
+                )
+        kept = {name for name, _ in mirror.columns}
+        for column in table.columns:
+            new = column.name not in kept
+            if new and column.not_null and not (column.has_default or column.identity or column.generated):
+                raise _Lossy(f"the column {column.name} was added since; it refuses null and has no default")
+
+    def _insert(self, mirror: Mirror, table: Table, nulled: list[str], which: sa.ColumnElement[bool]) -> int:
+        """Insert rows of the mirror and compare what came out with what went in, column by column as text.
+
+        Raises:
+            _Lossy: something came out otherwise.
+        """
+        source = mirror.selectable
+        live = {column.name: column for column in table.columns}
+        shared = [name for name, _ in mirror.columns if name in live]
+        given = [name for name in shared if not live[name].generated]
+        compared = [name for name in shared if name not in nulled]
+        mine = sa.and_(self._own(mirror), which)
+        values = _OverridingSelect(
+            *(sa.null() if name in nulled else source.c[name] for name in given)
+        ).where(mine)
+        came = (
+            sa.insert(table.selectable)
+            .from_select(given, values)
+            .returning(
+                *(
+                    sa.cast(table.selectable.c[name], sa.Text).label(f"c{i}")
+                    for i, name in enumerate(compared)
+                )
+            )
+            .cte("came")
+        )
+        went = sa.select(*(sa.cast(source.c[name], sa.Text) for name in compared)).where(mine)
+        lost = sa.except_all(went, sa.select(came)).subquery()
+        counts = sa.select(
+            sa.select(sa.func.count()).select_from(came).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(lost).scalar_subquery(),
+        )
+        restored, changed = self.connection.execute(counts).one()
+        if changed:
+            raise _Lossy(
+                f"{changed} rows would come back changed: the type of a column, a generated column or a trigger of"
+                f" {table.label} is not what it was"
+            )
+        return int(restored)
+
+    def _row_by_row(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
+        source = mirror.selectable
+        names = [sa.cast(source.c[name], sa.Text) for name, _ in mirror.columns if name in mirror.key]
+        places = self.connection.execute(
+            sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror))
+        )
+        restored: list[str] = []
+        for place, *key in places.all():
+            try:
+                with self.connection.begin_nested():
+                    self._insert(mirror, table, nulled, source.c.ctid == sa.cast(place, PgType("tid")))
+            except _Lossy as error:
+                self.result.conflict(item_name(table, tuple(key)), str(error))
+            except sa.exc.DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                self.result.conflict(item_name(table, tuple(key)), database_errors.describe(error))
+            else:
+                restored.append(place)
+        self.came[mirror.id] = source.c.ctid == sa.any_(sa.cast(restored, PgType("tid[]")))
+        return len(restored)
+
+    def _set_postponed(self, mirror: Mirror, table: Table, columns: list[str]) -> None:
+        """Point rows at rows that came back after them."""
+        source, live = mirror.selectable, table.selectable
+        same = sa.and_(*(source.c[name] == live.c[name] for name in mirror.key))
+        mine = sa.and_(self._own(mirror), self.came[mirror.id])
+        statement = sa.update(live).values({name: source.c[name] for name in columns}).where(mine, same)
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(statement)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            names = ", ".join(columns)
+            self.result.conflict(
+                table.label, f"{names} could not be set again: {database_errors.describe(error)}"
+            )
+
+    def _restore_references(self) -> int:
+        """Set what was cleared, where it is still as the clearing left it; returns how many stay."""
+        statement = sa.select(trash_references).where(trash_references.c.batch_id == self.number)
+        stays = 0
+        for row in self.connection.execute(statement).all():
+            table = self.catalog.find_exactly(row.source_schema, row.source_table)
+            reason = self._set_reference(table, row) if table else "its table is no longer there"
+            if reason is None:
+                self.connection.execute(sa.delete(trash_references).where(trash_references.c.id == row.id))
+                continue
+            stays += 1
+            name = item_name(table, tuple(row.key)) if table else row.source_table
+            self.result.conflict(name, f"{', '.join(row.columns)} was not set again: {reason}")
+        return stays
+
+    def _set_reference(self, table: Table, row: Any) -> str | None:
+        """Returns why it could not be done."""
+        live = table.selectable
+        try:
+            types = [PgType(table.type_of(name)) for name in row.columns]
+            same_row = matches(table, row.key_columns, [tuple(row.key)])
+        except KeyError as error:
+            return f"the column {error.args[0]} is no longer there"
+        values = {
+            name: sa.cast(was, kind) for name, was, kind in zip(row.columns, row.was, types, strict=True)
+        }
+        as_left = [
+            live.c[name].is_not_distinct_from(sa.cast(became, kind))
+            for name, became, kind in zip(row.columns, row.became, types, strict=True)
+        ]
+        try:
+            with self.connection.begin_nested():
+                set_again = self.connection.execute(
+                    sa.update(live).values(values).where(same_row, *as_left)
+                ).rowcount
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return database_errors.describe(error)
+        return None if set_again else "the row has changed since, or is no longer there"
+
+    def _own(self, mirror: Mirror) -> sa.ColumnElement[bool]:
+        return mirror.selectable.c[BATCH_COLUMN] == self.number

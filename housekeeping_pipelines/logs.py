@@ -1,0 +1,52 @@
+"""Where the log goes: standard error, or the file that LOG_FILE names, from LOG_LEVEL upwards.
+
+The engine logs through the standard library. In a run, Dagster copies what this project logs into the event log
+(`python_logs` in dagster.yaml), so the same lines are seen in the UI.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.settings import Settings
+
+_OURS = "housekeeping_pipelines"
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_HANDLER_NAME = "housekeeping"
+
+
+def configure(settings: Settings) -> None:
+    """Send this process's log to where the settings say; calling it again changes nothing.
+
+    With LOG_FILE, Dagster's own lines go to the file too, and the file may be rotated under the process.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    ours = logging.getLogger(_OURS)
+    ours.setLevel(settings.log_level)
+    if any(handler.get_name() == _HANDLER_NAME for handler in ours.handlers):
+        return
+    handler: logging.Handler
+    if settings.log_file is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        try:
+            settings.log_file.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.handlers.WatchedFileHandler(settings.log_file, encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"LOG_FILE is {str(settings.log_file)!r}: {error.strerror}",
+                hint="name a file in a folder that this account may write",
+            ) from None
+        logging.getLogger("dagster").addHandler(handler)
+    handler.set_name(_HANDLER_NAME)
+    handler.setLevel(settings.log_level)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    ours.addHandler(handler)

@@ -1,0 +1,1 @@
+"""The housekeeping of the housekeeping: undo and the trash's expiry."""

@@ -1,0 +1,87 @@
+"""The schema `housekeeping`, made and upgraded by Alembic.
+
+Every entry point that needs the schema calls `ensure_schema`, which costs one query when there is nothing to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA
+from housekeeping_pipelines.deletion.database_errors import sqlstate
+from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# The newest revision; a test holds it against the files in versions/.
+HEAD = "0001"
+
+
+def ensure_schema(engine: sa.Engine) -> bool:
+    """Make or upgrade the schema; False if it was up to date.
+
+    Raises:
+        ConfigurationError: the user may not, or the database is of a newer version of this project.
+    """
+    with engine.connect() as connection:
+        current = current_revision(connection)
+        if current == HEAD:
+            return False
+        if current is not None and current > HEAD:
+            raise ConfigurationError(
+                f"the schema {OUR_SCHEMA} is of version {current}, this program knows {HEAD}",
+                hint="upgrade housekeeping-pipelines here too",
+            )
+        try:
+            _upgrade(connection)
+        except sa.exc.ProgrammingError as error:
+            if sqlstate(error) != "42501":
+                raise
+            url = engine.url
+            raise ConfigurationError(
+                f"user {url.username!r} may not make the schema {OUR_SCHEMA} in database {url.database!r}",
+                hint=f'let an administrator run: GRANT CREATE ON DATABASE "{url.database}" TO "{url.username}"',
+            ) from None
+    return True
+
+
+def current_revision(connection: sa.Connection) -> str | None:
+    """The version of our schema in the database; None if there is none."""
+    name = f"{OUR_SCHEMA}.alembic_version"
+    if connection.scalar(sa.select(sa.func.to_regclass(name))) is None:
+        return None
+    versions = sa.table("alembic_version", sa.column("version_num", sa.Text), schema=OUR_SCHEMA)
+    return connection.scalar(sa.select(versions.c.version_num))
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command
+
+    connection.rollback()
+    with connection.begin():
+        connection.execute(lock_for_transaction("migrations"))
+        if (
+            connection.scalar(
+                sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": OUR_SCHEMA}
+            )
+            is None
+        ):
+            connection.exec_driver_sql(f"CREATE SCHEMA {OUR_SCHEMA}")
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration; it has no file of its own."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,17 @@
+"""Alembic's entry: runs the revisions on the connection that `ensure_schema` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA
+from housekeeping_pipelines.deletion.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table_schema=OUR_SCHEMA,
+    include_schemas=True,
+    transaction_per_migration=False,
+)
+context.run_migrations()

@@ -1,0 +1,124 @@
+"""DAGSTER_HOME, made under HOUSEKEEPING_HOME, so that Dagster's state stays out of the project's root.
+
+The one source of Dagster's configuration is the project's dagster.yaml. In a checkout the home links to it,
+so an edit counts at once. A wheel carries a copy, and an upgrade replaces what it wrote unless it was edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from dotenv.parser import parse_stream
+
+import housekeeping_pipelines
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from housekeeping_pipelines.settings import Settings
+
+_CONFIGURATION = "dagster.yaml"
+_VARIABLE = "DAGSTER_HOME"
+_SIGNATURE = b"# An upgrade of housekeeping-pipelines replaces this file unless it was edited: "
+
+
+def dagster_home(settings: Settings, package: Path | None = None) -> Path:
+    """The folder `<HOUSEKEEPING_HOME>/dagster` with a dagster.yaml in it, both made when absent.
+
+    A dagster.yaml that somebody wrote or edited there is left as it is.
+
+    Args:
+        settings: for HOUSEKEEPING_HOME.
+        package: the folder of the package that carries dagster.yaml, or lies beside it; this one by default.
+
+    Raises:
+        ConfigurationError: the folder cannot be written.
+    """
+    package = package or Path(housekeeping_pipelines.__file__).parent
+    carried, beside = package / _CONFIGURATION, package.parent / _CONFIGURATION
+    home = settings.housekeeping_home / "dagster"
+    file = home / _CONFIGURATION
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(file):
+            return home
+        if not carried.exists():
+            with _replacing(file) as draft:
+                draft.symlink_to(beside)
+        elif not file.exists() or file.read_bytes() != _signed(carried.read_bytes()):
+            with _replacing(file) as draft:
+                draft.write_bytes(_signed(carried.read_bytes()))
+    except OSError as error:
+        raise _unwritable(error, home) from error
+    return home
+
+
+def write_env_file(directory: Path, home: Path) -> Path:
+    """Name `home` as DAGSTER_HOME in `directory/.env`, for Dagster's commands; what it names afterwards.
+
+    No other line is touched. A DAGSTER_HOME line that names an existing folder is the user's, and stays.
+
+    Raises:
+        ConfigurationError: the file cannot be read or written.
+    """
+    file = (directory / ".env").resolve()
+    value = str(home.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    line = f"{_VARIABLE}='{value}'"
+    try:
+        before = file.read_bytes().decode(errors="surrogateescape") if file.exists() else ""
+        bindings = [*parse_stream(io.StringIO(before, newline=""))]
+        ours = [index for index, binding in enumerate(bindings) if binding.key == _VARIABLE]
+        if ours:
+            # The last one counts. What is parsed holds the empty lines around it, too.
+            named, old = bindings[ours[-1]].value, bindings[ours[-1]].original.string
+            if named and (directory / named).is_dir():
+                return directory / named
+            start = len(before) - sum(len(binding.original.string) for binding in bindings[ours[-1] :])
+            after = before[:start] + old.replace(old.strip(), line) + before[start + len(old) :]
+        else:
+            gap = "" if before.endswith(("\n", "\r", "\ufeff")) or not before else "\n"
+            after = f"{before}{gap}{line}\n"
+        with _replacing(file) as draft:
+            draft.write_bytes(after.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise _unwritable(error, file) from error
+    return home.absolute()
+
+
+def _signed(content: bytes) -> bytes:
+    return _SIGNATURE + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _is_ours(file: Path) -> bool:
+    """Absent, a link that leads nowhere any more, or a copy that nobody edited."""
+    if not file.exists():
+        return True
+    content = file.read_bytes()
+    return not file.is_symlink() and content == _signed(content.partition(b"\n")[2])
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `file` in one step, with its mode and its owner."""
+    with TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
+        draft = Path(folder, file.name)
+        yield draft
+        if file.exists() and not draft.is_symlink():
+            draft.chmod(file.stat().st_mode & 0o777)
+            if os.geteuid() == 0:
+                os.chown(draft, file.stat().st_uid, file.stat().st_gid)
+        draft.replace(file)
+
+
+def _unwritable(error: OSError, place: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{error.filename or place}: {error.strerror}",
+        hint="run this in a folder, and give HOUSEKEEPING_HOME one, that this account may write",
+    )

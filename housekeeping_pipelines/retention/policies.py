@@ -1,0 +1,165 @@
+"""What is too old, as policies over the platform's tables.
+
+An age that is not known (null) is never old enough, and nothing that somebody may still use is a candidate.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.catalog import PgType
+from housekeeping_pipelines.deletion.policy import RowPolicy
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from housekeeping_pipelines.application.config import RetentionRule
+    from housekeeping_pipelines.application.platform import MappedTable, Platform
+    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+
+AgeColumn = Literal["last_activity", "created_at"]
+
+# A message may be written before the transaction that creates its conversation commits.
+ORPHAN_FLOOR = timedelta(hours=1)
+
+
+def conversations(
+    platform: Platform, *, older_than_days: int, age_column: AgeColumn, now: datetime
+) -> RowPolicy:
+    """Conversations without activity for so many days, or created so many days ago; pinned ones are exempt."""
+    table, messages = platform.table("conversations"), platform.table("chat_messages")
+    cutoff = now - timedelta(days=older_than_days)
+    created, updated, pinned = table["created_at"], table.get("updated_at"), table.get("pinned")
+    if age_column == "created_at":
+        age_from, old, what = created, created < cutoff, "created"
+    else:
+        age_from = created if updated is None else sa.func.coalesce(updated, created)
+        written = _alias(messages)
+        recent = sa.select(sa.literal(1)).where(
+            written.c[_name(messages, "conversation_id")] == table["id"],
+            # A message whose time is not known may be of today.
+            (written.c[_name(messages, "created_at")] < cutoff).is_not(True),
+        )
+        old, what = sa.and_(age_from < cutoff, ~recent.correlate(table.live.selectable).exists()), "last used"
+    return RowPolicy(
+        table=table.live,
+        age_from=age_from,
+        old=old,
+        eligible=None if pinned is None else pinned.is_not(True),
+        reason=f"{what} more than {older_than_days} days ago",
+        **_surroundings(platform),
+    )
+
+
+def orphaned_messages(platform: Platform, *, now: datetime) -> RowPolicy:
+    """Messages of no conversation: the reference is null, or nothing is there."""
+    table, parents = platform.table("chat_messages"), platform.table("conversations")
+    parent = _alias(parents)
+    there = sa.select(sa.literal(1)).where(parent.c[_name(parents, "id")] == table["conversation_id"])
+    return RowPolicy(
+        table=table.live,
+        age_from=table["created_at"],
+        old=table["created_at"] < now - ORPHAN_FLOOR,
+        eligible=~there.correlate(table.live.selectable).exists(),
+        reason="its conversation does not exist",
+        references=(parents.live,),
+        **_surroundings(platform),
+    )
+
+
+def inactive_users(platform: Platform, *, older_than_days: int, now: datetime) -> RowPolicy:
+    """Accounts that were made and never used: never verified, never logged in, no staff, owning nothing.
+
+    Where the table has no verification column, `is_active = false` stands for never verified.
+    """
+    table = platform.table("users")
+    verified, last_login = table.get("email_verified_at"), table.get("last_login")
+    never_used: list[sa.ColumnElement[bool]] = [table["is_active"].is_(False) if verified is None else verified.is_(None)]
+    if last_login is not None:
+        never_used.append(last_login.is_(None))
+    for flag in (table.get("is_staff"), table.get("is_superuser")):
+        if flag is not None:
+            never_used.append(flag.is_not(True))
+    accounts = {platform.any_table(name).oid for name in platform.config.inactive_users.account_tables}
+    surroundings = _surroundings(platform)
+    keys = [*platform.catalog.referring_to(table.live.oid), *surroundings["undeclared"]]
+    owned = [key for key in keys if key.parent == table.live.oid and key.child not in accounts]
+    never_used += [~_refers(platform.catalog, key, table.live) for key in owned]
+    return RowPolicy(
+        table=table.live,
+        age_from=table["date_joined"],
+        old=table["date_joined"] < now - timedelta(days=older_than_days),
+        eligible=sa.and_(*never_used),
+        reason=f"joined more than {older_than_days} days ago, never used, owns nothing",
+        follows=lambda key: key not in owned,
+        **surroundings,
+    )
+
+
+def declared_rule(platform: Platform, rule: RetentionRule, *, now: datetime) -> RowPolicy:
+    """A user's own rule of `housekeeping.yaml`."""
+    table = platform.any_table(rule.table)
+    columns = {column.name: column for column in table.columns}
+    for name in (rule.age_column, *rule.where):
+        if name not in columns:
+            raise ConfigurationError(
+                f"{table.label} has no column {name}{table.nearest(name)}",
+                hint=f"mend the rule {rule.task} in housekeeping.yaml",
+            )
+    check_is_time(table, rule.age_column)
+    selectable = table.selectable
+    conditions = [
+        selectable.c[name].is_(None)
+        if value is None
+        else selectable.c[name] == sa.cast(_literal(value), PgType(columns[name].type))
+        for name, value in rule.where.items()
+    ]
+    return RowPolicy(
+        table=table,
+        age_from=selectable.c[rule.age_column],
+        old=selectable.c[rule.age_column] < now - timedelta(days=rule.older_than_days),
+        eligible=sa.and_(*conditions) if conditions else None,
+        reason=f"{rule.age_column} is more than {rule.older_than_days} days ago",
+        **_surroundings(platform),
+    )
+
+
+def check_is_time(table: Table, column: str) -> None:
+    """
+    Raises:
+        ConfigurationError: the column is not of a type that an age can be read from.
+    """
+    kind = table.type_of(column)
+    if not kind.startswith(("timestamp", "date")):
+        raise ConfigurationError(
+            f"{table.label}.{column} is {kind}: an age needs a date or a timestamp",
+            hint="name another column in housekeeping.yaml",
+        )
+
+
+def _surroundings(platform: Platform) -> dict[str, Any]:
+    users = platform.find("users")
+    return {"undeclared": platform.undeclared_keys(), "users": users and users.live}
+
+
+def _alias(table: MappedTable) -> sa.TableValuedAlias | Any:
+    return table.live.selectable.alias()
+
+
+def _name(table: MappedTable, column: str) -> str:
+    return str(table[column].key)
+
+
+def _refers(catalog: Catalog, key: ForeignKey, parent: Table) -> sa.ColumnElement[bool]:
+    child = catalog.table(key.child).selectable.alias()
+    same = [child.c[c] == parent.selectable.c[t] for c, t in zip(key.columns, key.targets, strict=True)]
+    return sa.select(sa.literal(1)).where(*same).correlate(parent.selectable).exists()
+
+
+def _literal(value: str | float | bool) -> str:
+    # As text, which the cast to the column's type reads: an enum or a uuid compares with nothing else.
+    return str(value).lower() if isinstance(value, bool) else str(value)

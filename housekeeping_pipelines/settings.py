@@ -1,0 +1,241 @@
+"""Every environment variable, typed and documented, read once.
+
+A line in `.env` outranks an exported variable, as it does in Dagster's own commands, so that a task does the
+same whoever starts it. An empty value means the default. What an option of the command line sets for the
+processes that it starts travels in `HOUSEKEEPING_OVERRIDES` (JSON) and outranks both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OVERRIDES_VARIABLE = "HOUSEKEEPING_OVERRIDES"
+
+Origin = Literal["command line", ".env", "environment", "default"]
+
+
+def _time_zone(value: object) -> object:
+    try:
+        return ZoneInfo(str(value))
+    except (ValueError, OSError, LookupError):
+        raise ValueError("accepted: a name of the IANA time zone database, such as Europe/Berlin") from None
+
+
+def _postgres_url(value: object) -> object:
+    accepted = "accepted: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    try:
+        url = sa.make_url(str(value))
+    except (sa.exc.ArgumentError, ValueError):
+        raise ValueError(accepted) from None
+    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
+        raise ValueError(accepted)
+    return url.set(drivername="postgresql")
+
+
+def check_cron(value: object) -> str:
+    """A cron expression of five fields, as Dagster's own schedules accept it.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    from dagster._utils.schedules import is_valid_cron_schedule
+
+    text = " ".join(str(value).split())
+    if len(text.split()) != 5 or not is_valid_cron_schedule(text):
+        raise ValueError("accepted: a cron expression of five fields, such as 0 2 * * *")
+    return text
+
+
+PostgresUrl = Annotated[sa.URL, BeforeValidator(_postgres_url)]
+Cron = Annotated[str, BeforeValidator(check_cron)]
+# Ages and periods beyond a century are typing errors, and overflow PostgreSQL's and Python's clocks.
+Days = Annotated[int, Field(ge=1, le=36500)]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class Settings(BaseModel):
+    """The settings of one process; every field is an environment variable of the same name in capitals."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="ignore")
+
+    database_url: PostgresUrl | None = Field(
+        None, description="the platform's database; unset: an embedded PostgreSQL under HOUSEKEEPING_HOME"
+    )
+    dagster_pg_url: PostgresUrl | None = Field(
+        None, description="Dagster's own database; unset: the database dagster on the same server"
+    )
+    housekeeping_home: Path = Field(
+        Path(".housekeeping"), description="where everything is kept that this project writes to disk"
+    )
+    housekeeping_config: Path = Field(
+        Path("housekeeping.yaml"), description="the mapping to your tables and your own retention rules"
+    )
+    time_zone: Annotated[ZoneInfo, BeforeValidator(_time_zone)] = Field(
+        ZoneInfo("UTC"), description="the time zone of every schedule"
+    )
+    dry_run: bool = Field(
+        False, description="true makes every run dry: it selects and reports, and deletes nothing"
+    )
+    housekeeping_paused: bool = Field(
+        False, description="true stops every deleting run; outranks `housekeeping resume`"
+    )
+    trash_retention_days: Annotated[int, Field(ge=0, le=36500)] = Field(
+        7, description="days that deleted rows can be brought back; 0: they are gone at once"
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(lambda value: str(value).upper())] = Field(
+        "INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    )
+    log_file: Path | None = Field(None, description="a file to append the log to; unset: standard error")
+    conversation_retention_days: Days = Field(
+        30, description="age at which delete_old_conversations takes a conversation"
+    )
+    unverified_user_retention_days: Days = Field(
+        7, description="age at which cleanup_inactive_users takes an account"
+    )
+    daily_housekeeping_cron: Cron = Field("0 2 * * *", description="when daily_housekeeping_job runs")
+    weekly_cleanup_cron: Cron = Field("0 3 * * 0", description="when weekly_cleanup_job runs")
+    generate_statistics_cron: Cron = Field("0 */6 * * *", description="when generate_statistics_job runs")
+    purge_trash_cron: Cron = Field("30 4 * * *", description="when purge_trash_job runs")
+    test_housekeeping_cron: Cron = Field(
+        "*/5 * * * *",
+        description="when test_housekeeping_schedule, off by default, runs daily_housekeeping_job",
+    )
+
+    _layers: tuple[tuple[Origin, dict[str, str]], ...] = PrivateAttr(default=())
+    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def directory(self) -> Path:
+        """The folder that `.env` was looked for in and that relative paths start from."""
+        return self._directory
+
+    @cached_property
+    def lines(self) -> tuple[SettingLine, ...]:
+        """Every setting with its value (secrets masked), its origin and what it shadows."""
+        return tuple(self._line(name) for name in type(self).model_fields)
+
+    def _line(self, name: str) -> SettingLine:
+        variable = name.upper()
+        given = [(origin, values[variable]) for origin, values in self._layers if variable in values]
+        # An empty line in .env still hides the exported variable: Dagster exports the empty value over it.
+        origin: Origin = given[0][0] if given and given[0][1] != "" else "default"
+        shadows = tuple(
+            (layer, _mask(name, value)) for layer, value in given[1:] if value != "" and value != given[0][1]
+        )
+        description = type(self).model_fields[name].description or ""
+        return SettingLine(variable, _mask(name, getattr(self, name)), origin, shadows, description)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingLine:
+    """One setting as `housekeeping check` shows it."""
+
+    variable: str
+    value: str
+    origin: Origin
+    shadows: tuple[tuple[Origin, str], ...]
+    description: str
+
+
+def load_settings(directory: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        directory: where `.env` is looked for and relative paths start; the current folder by default, as in Dagster.
+        environ: the exported variables; `os.environ` by default.
+
+    Raises:
+        ConfigurationError: a value is not accepted; the text names the variable, the value and what is.
+    """
+    directory = (directory or Path.cwd()).absolute()
+    exported = dict(os.environ if environ is None else environ)
+    dotenv = {key: value for key, value in dotenv_values(directory / ".env").items() if value is not None}
+    overrides = json.loads(exported.get(OVERRIDES_VARIABLE) or "{}")
+    # A Dagster process has already exported its .env: what it holds is told apart by being the same.
+    layers: tuple[tuple[Origin, dict[str, str]], ...] = (
+        ("command line", overrides),
+        (".env", dotenv),
+        ("environment", exported),
+    )
+    merged = exported | dotenv | overrides
+    given = {name: merged[name.upper()] for name in Settings.model_fields if merged.get(name.upper())}
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error), hint=_where(error, layers)) from None
+    paths = {
+        name: (directory / path).absolute() if path is not None else None
+        for name, path in (
+            ("housekeeping_home", settings.housekeeping_home.expanduser()),
+            ("housekeeping_config", settings.housekeeping_config.expanduser()),
+            ("log_file", settings.log_file and settings.log_file.expanduser()),
+        )
+    }
+    settings = settings.model_copy(update=paths)
+    settings._layers = layers
+    settings._directory = directory
+    return settings
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(
+        f"{_variable(e)} is {_mask(_field(e), e['input'])!r}: {_accepted(e)}" for e in error.errors()
+    )
+
+
+def _where(error: ValidationError, layers: tuple[tuple[Origin, dict[str, str]], ...]) -> str:
+    variable = _variable(error.errors()[0])
+    origin = next(origin for origin, values in layers if variable in values)
+    return f"mend {variable}, which comes from {'the ' if origin != '.env' else ''}{origin}"
+
+
+def _field(error: Any) -> str:
+    return str(error["loc"][0])
+
+
+def _variable(error: Any) -> str:
+    return _field(error).upper()
+
+
+def _accepted(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "int_parsing":
+        return "accepted: a whole number"
+    if error["type"] in ("bool_parsing", "bool_type"):
+        return "accepted: true or false"
+    return (
+        message if message.startswith("accepted") else "accepted: " + message.removeprefix("Input should be ")
+    )
+
+
+def _mask(name: str, value: object) -> str:
+    """A value as it may be shown: the password in an address is not."""
+    if value is None:
+        return ""
+    if name.endswith("_url") and not isinstance(value, sa.URL):
+        try:
+            value = sa.make_url(str(value))
+        except (sa.exc.ArgumentError, ValueError):
+            return "***"
+    if isinstance(value, sa.URL):
+        # A password may also stand in the query, where libpq accepts it.
+        query = {key: "***" if "password" in key else item for key, item in value.query.items()}
+        return value.set(query=query).render_as_string(hide_password=True)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -1,0 +1,1 @@
+"""How much there is: snapshots of the platform's counters."""

@@ -1,0 +1,64 @@
+"""The five counters, taken in one snapshot of the database and kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.deletion.schema import statistics_snapshots
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from housekeeping_pipelines.application.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """`total_users` counts the active ones; "recent" is created within the last 24 hours."""
+
+    total_users: int
+    total_conversations: int
+    total_messages: int
+    recent_conversations_24h: int
+    recent_messages_24h: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsReport(Report):
+    """A report with the counters; null where they could not be taken."""
+
+    stats: Statistics | None = None
+
+
+def take_snapshot(connection: sa.Connection, platform: Platform, now: datetime) -> Statistics:
+    """Count, in one statement and so in one snapshot.
+
+    Raises:
+        ConfigurationError: the live database has no such table.
+    """
+    users, conversations, messages = (
+        platform.table(name) for name in ("users", "conversations", "chat_messages")
+    )
+    since = now - timedelta(hours=24)
+    row = connection.execute(
+        sa.select(
+            sa.select(sa.func.count()).where(users["is_active"].is_(True)).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(conversations.live.selectable).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(messages.live.selectable).scalar_subquery(),
+            sa.select(sa.func.count()).where(conversations["created_at"] >= since).scalar_subquery(),
+            sa.select(sa.func.count()).where(messages["created_at"] >= since).scalar_subquery(),
+        )
+    ).one()
+    return Statistics(*row)
+
+
+def keep_snapshot(connection: sa.Connection, statistics: Statistics, *, run_id: str, now: datetime) -> None:
+    """Store the counters; the caller commits."""
+    connection.execute(
+        sa.insert(statistics_snapshots).values(taken_at=now, run_id=run_id, **asdict(statistics))
+    )

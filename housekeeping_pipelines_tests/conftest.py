@@ -1,0 +1,71 @@
+"""One embedded server a worker, one database a test; our schema is copied from a template, not made anew."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
+
+_numbers = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="hammer for minutes instead of seconds")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedServer:
+    options = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+    return embedded_server(tmp_path_factory.mktemp("home"), options=options)
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedServer) -> str:
+    server.ensure_database("template_housekeeping")
+    engine = make_engine(server.url("template_housekeeping"))
+    ensure_schema(engine)
+    engine.dispose()
+    return "template_housekeeping"
+
+
+def _create(server: EmbeddedServer, template: str | None) -> sa.URL:
+    name = f"test_{next(_numbers)}"
+    admin = sa.create_engine(
+        server.url("postgres").set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",
+        poolclass=sa.pool.NullPool,
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+    return server.url(name).set(drivername="postgresql+psycopg")
+
+
+@pytest.fixture
+def database_url(server: EmbeddedServer) -> sa.URL:
+    """An empty database."""
+    return _create(server, None)
+
+
+@pytest.fixture
+def engine(server: EmbeddedServer, template: str) -> Iterator[sa.Engine]:
+    """A database with our schema and nothing else."""
+    engine = make_engine(_create(server, template))
+    yield engine
+    engine.dispose()

@@ -88,9 +88,7 @@ class Settings(BaseModel):
     time_zone: Annotated[ZoneInfo, BeforeValidator(_time_zone)] = Field(
         ZoneInfo("UTC"), description="the time zone of every schedule"
     )
-    dry_run: bool = Field(
-        False, description="true makes every run dry: it selects and reports, and deletes nothing"
-    )
+    dry_run: bool = Field(False, description="true makes every run dry: it selects and reports, and deletes nothing")
     housekeeping_paused: bool = Field(
         False, description="true stops every deleting run; outranks `housekeeping resume`"
     )
@@ -104,9 +102,7 @@ class Settings(BaseModel):
     conversation_retention_days: Days = Field(
         30, description="age at which delete_old_conversations takes a conversation"
     )
-    unverified_user_retention_days: Days = Field(
-        7, description="age at which cleanup_inactive_users takes an account"
-    )
+    unverified_user_retention_days: Days = Field(7, description="age at which cleanup_inactive_users takes an account")
     daily_housekeeping_cron: Cron = Field("0 2 * * *", description="when daily_housekeeping_job runs")
     weekly_cleanup_cron: Cron = Field("0 3 * * 0", description="when weekly_cleanup_job runs")
     generate_statistics_cron: Cron = Field("0 */6 * * *", description="when generate_statistics_job runs")
@@ -193,9 +189,7 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
 
 
 def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{_variable(e)} is {_mask(_field(e), e['input'])!r}: {_accepted(e)}" for e in error.errors()
-    )
+    return "; ".join(f"{_variable(e)} is {_mask(_field(e), e['input'])!r}: {_accepted(e)}" for e in error.errors())
 
 
 def _where(error: ValidationError, layers: tuple[tuple[Origin, dict[str, str]], ...]) -> str:
@@ -218,9 +212,7 @@ def _accepted(error: Any) -> str:
         return "accepted: a whole number"
     if error["type"] in ("bool_parsing", "bool_type"):
         return "accepted: true or false"
-    return (
-        message if message.startswith("accepted") else "accepted: " + message.removeprefix("Input should be ")
-    )
+    return message if message.startswith("accepted") else "accepted: " + message.removeprefix("Input should be ")
 
 
 def _mask(name: str, value: object) -> str:

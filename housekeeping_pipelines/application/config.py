@@ -76,9 +76,7 @@ class HousekeepingConfig(_Section):
     def _known_names(self) -> HousekeepingConfig:
         for table, mapping in self.tables.items():
             if table not in tables.metadata.tables:
-                raise ValueError(
-                    f"tables: {table!r} is not one of {', '.join(sorted(tables.metadata.tables))}"
-                )
+                raise ValueError(f"tables: {table!r} is not one of {', '.join(sorted(tables.metadata.tables))}")
             known = tables.metadata.tables[table].columns
             for column in mapping.columns:
                 if column not in known:
@@ -88,18 +86,14 @@ class HousekeepingConfig(_Section):
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", rule.task):
                 raise ValueError(f"retention: {rule.table!r} makes no task's name; give the rule a `name`")
             if rule.task in taken:
-                raise ValueError(
-                    f"retention: two tasks would be named {rule.task}; give the rule a `name` of its own"
-                )
+                raise ValueError(f"retention: two tasks would be named {rule.task}; give the rule a `name` of its own")
             taken.add(rule.task)
         for name in self._identifiers():
             _identifier(name)
         return self
 
     def _identifiers(self) -> list[str]:
-        names = [
-            name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())
-        ]
+        names = [name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())]
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
 

@@ -113,9 +113,7 @@ class Platform:
                 if column is None or target is None:
                     continue
                 declared = any(
-                    known.child == child.live.oid
-                    and known.parent == parent.live.oid
-                    and column in known.columns
+                    known.child == child.live.oid and known.parent == parent.live.oid and column in known.columns
                     for known in self.catalog.foreign_keys
                 )
                 if not declared:

@@ -235,9 +235,7 @@ class Catalog:
         """The table that a person calls `table` or `schema.table`; None if there is none."""
         schema, _, bare = name.rpartition(".")
         for oid, row in self._rows.items():
-            if (row.visible and row.relname == name) or (
-                schema and (row.nspname, row.relname) == (schema, bare)
-            ):
+            if (row.visible and row.relname == name) or (schema and (row.nspname, row.relname) == (schema, bare)):
                 return self.table(oid)
         return None
 
@@ -250,9 +248,7 @@ class Catalog:
 
     def nearest(self, name: str) -> str:
         """What to say about a table that is missing: the real names nearest to it."""
-        names = [
-            row.relname if row.visible else f"{row.nspname}.{row.relname}" for row in self._rows.values()
-        ]
+        names = [row.relname if row.visible else f"{row.nspname}.{row.relname}" for row in self._rows.values()]
         return _nearest(name, names)
 
     def referring_to(self, oid: int) -> list[ForeignKey]:

@@ -54,9 +54,7 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
             hint="mend DATABASE_URL",
         )
     if "does not exist" in text and not sqlstate(error):
-        return ConfigurationError(
-            f"the database at {where} refuses: {_last_clause(text)}", hint="mend DATABASE_URL"
-        )
+        return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint="mend DATABASE_URL")
     if not sqlstate(error):
         return Unavailable(
             f"the database at {where} cannot be reached: {_last_clause(text)}",

@@ -27,6 +27,11 @@ def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
         raise Refused(f"paused: {reason}", hint="run `housekeeping resume`")
 
 
+def is_paused(connection: sa.Connection) -> bool:
+    """Whether `housekeeping pause` was called since."""
+    return paused_reason(connection) is not None
+
+
 def check_references(connection: sa.Connection, references: Iterable[Table], limits: Limits) -> None:
     """An empty reference table looks exactly like one that could not be read: everything would be an orphan.
 
@@ -48,11 +53,7 @@ def check_fraction(table: Table, candidates: int, total: int, limits: Limits) ->
     Raises:
         Refused: the run would take more of the table than `max_fraction`.
     """
-    if (
-        limits.allow_large_deletion
-        or candidates < limits.guard_minimum
-        or candidates <= limits.max_fraction * total
-    ):
+    if limits.allow_large_deletion or candidates < limits.guard_minimum or candidates <= limits.max_fraction * total:
         return
     raise Refused(
         f"{candidates:,} of {total:,} rows of {table.label} are candidates, more than {limits.max_fraction:.0%}",

@@ -42,9 +42,7 @@ def matches(
     lists = [sa.cast([value[i] for value in values], PgType("text[]")) for i in range(len(columns))]
     names_of_fields = [f"k{i}" for i in range(len(columns))]
     given = sa.func.unnest(*lists).table_valued(*names_of_fields).render_derived()
-    wanted: list[sa.ColumnElement[Any]] = [
-        sa.cast(given.c[f"k{i}"], PgType(name)) for i, name in enumerate(names)
-    ]
+    wanted: list[sa.ColumnElement[Any]] = [sa.cast(given.c[f"k{i}"], PgType(name)) for i, name in enumerate(names)]
     own = [table.selectable.c[name] for name in columns]
     return sa.tuple_(*own).in_(sa.select(*wanted).select_from(given))
 

@@ -47,9 +47,7 @@ class Plan:
 
     def is_leaf(self, table: Table) -> bool:
         """Whether nothing hangs on or refers to the table, so that its rows can go without being named first."""
-        return table is not self.root and not any(
-            key.parent == table.oid for key in (*self.followed, *self.cleared)
-        )
+        return table is not self.root and not any(key.parent == table.oid for key in (*self.followed, *self.cleared))
 
     def loses_references_to(self, table: Table) -> tuple[ForeignKey, ...]:
         """The keys that are cleared when rows of a table go."""

@@ -190,9 +190,10 @@ class RowDeletion:
         """The guards, and the list of candidates as a cursor that outlives its transaction."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         guards.check_not_paused(connection, by_setting=self.paused_by_setting)
-        guards.check_references(connection, policy.references, self.limits)
         rows = sa.select(sa.func.count()).select_from(table.selectable)
         self._tally.scanned = connection.scalar(rows) or 0
+        if self._tally.scanned:
+            guards.check_references(connection, policy.references, self.limits)
         eligible = self._tally.scanned
         if policy.eligible is not None:
             eligible = connection.scalar(rows.where(policy.eligible)) or 0
@@ -203,9 +204,7 @@ class RowDeletion:
             condition = sa.and_(condition, held.is_not(True))
         listing = sa.select(*text_of(table, table.key)).where(condition).order_by(policy.age_from)
         compiled = listing.compile(dialect=connection.dialect)
-        connection.exec_driver_sql(
-            f"DECLARE {_CURSOR} SCROLL CURSOR WITH HOLD FOR {compiled.string}", compiled.params
-        )
+        connection.exec_driver_sql(f"DECLARE {_CURSOR} SCROLL CURSOR WITH HOLD FOR {compiled.string}", compiled.params)
         self._tally.candidates = connection.exec_driver_sql(f"MOVE FORWARD ALL IN {_CURSOR}").rowcount
         connection.exec_driver_sql(f"MOVE ABSOLUTE 0 IN {_CURSOR}")
         connection.commit()
@@ -214,9 +213,7 @@ class RowDeletion:
         if self.trashed and not self.run.dry_run and self._tally.candidates:
             self._mirrors = {member.oid: ensure_mirror(connection, member) for member in self.plan.tables}
             connection.commit()
-        self.observer.planned(
-            self.run.task, self.plan.describe(), self._tally.candidates, dry_run=self.run.dry_run
-        )
+        self.observer.planned(self.run.task, self.plan.describe(), self._tally.candidates, dry_run=self.run.dry_run)
 
     def _candidates(self) -> Iterator[list[Key]]:
         while True:
@@ -245,10 +242,7 @@ class RowDeletion:
             self._pace(self.monotonic() - started)
 
     def _check_budget_and_pause(self) -> None:
-        if (
-            self.limits.max_seconds is not None
-            and self.monotonic() - self.run.started >= self.limits.max_seconds
-        ):
+        if self.limits.max_seconds is not None and self.monotonic() - self.run.started >= self.limits.max_seconds:
             raise _Stop("max_seconds")
         if self.limits.max_rows is not None and self._tally.total >= self.limits.max_rows:
             raise _Stop("max_rows")
@@ -310,9 +304,7 @@ class RowDeletion:
             batch.skipped["in_use"] = dropped
         if not batch.roots:
             return batch
-        batch.rows[root.oid] = self._named(
-            root, matches(root, root.key, [r.key for r in batch.roots]), lock=False
-        )
+        batch.rows[root.oid] = self._named(root, matches(root, root.key, [r.key for r in batch.roots]), lock=False)
         self._close_over(root, batch, holds)
         for table in self.plan.tables[1:]:
             if not self.plan.is_leaf(table):
@@ -336,11 +328,7 @@ class RowDeletion:
         missing = set(keys) - set(locked)
         if missing:
             # What is not there any more was deleted by someone else; the rest is in somebody's hands.
-            there = (
-                sa.select(sa.func.count())
-                .select_from(root.selectable)
-                .where(matches(root, root.key, missing))
-            )
+            there = sa.select(sa.func.count()).select_from(root.selectable).where(matches(root, root.key, missing))
             batch.skipped["locked"] = self.connection.scalar(there) or 0
         return locked
 
@@ -354,9 +342,7 @@ class RowDeletion:
             (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
             else_=None,
         )
-        statement = sa.select(*text_of(root, root.key), age).where(
-            matches(root, root.key, keys), self.policy.condition
-        )
+        statement = sa.select(*text_of(root, root.key), age).where(matches(root, root.key, keys), self.policy.condition)
         held = holds.cover(root, self.owners)
         if held is not None:
             statement = statement.where(held.is_not(True))
@@ -416,9 +402,12 @@ class RowDeletion:
                 which = self._refers(key, frontier)
                 found = {} if which is None else self._named(table, which, lock=True)
                 frontier = {own: values for own, values in found.items() if own not in batch.rows[table.oid]}
-                if frontier and holds is not None:
-                    if len(self._still_candidates(list(frontier), holds)) < len(frontier):
-                        raise _Trouble("in_use", f"a row that is to stay refers to it by {key.name}")
+                if (
+                    frontier
+                    and holds is not None
+                    and len(self._still_candidates(list(frontier), holds)) < len(frontier)
+                ):
+                    raise _Trouble("in_use", f"a row that is to stay refers to it by {key.name}")
                 batch.rows[table.oid] |= frontier
 
     def _extra_roots(self, batch: _Batch) -> list[Key]:
@@ -451,9 +440,7 @@ class RowDeletion:
         which = self._in_batch(table, batch)
         if which is None:
             return 0
-        return (
-            self.connection.scalar(sa.select(sa.func.count()).select_from(table.selectable).where(which)) or 0
-        )
+        return self.connection.scalar(sa.select(sa.func.count()).select_from(table.selectable).where(which)) or 0
 
     def _move(self, batch: _Batch) -> None:
         """Move or delete the batch's rows from the bottom up, and write down what was done."""
@@ -461,19 +448,17 @@ class RowDeletion:
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
         )
-        for table in self.plan.tables:
-            if self.trashed and self.plan.is_cleared_before_it_goes(table):
-                if (which := self._in_batch(table, batch)) is not None:
-                    connection.execute(copy_to_mirror(self._mirrors[table.oid], table, number, which))
+        copied = [table for table in self.plan.tables if self.trashed and self.plan.is_cleared_before_it_goes(table)]
+        for table in copied:
+            if (which := self._in_batch(table, batch)) is not None:
+                connection.execute(copy_to_mirror(self._mirrors[table.oid], table, number, which))
         for table in reversed(self.plan.tables):
             which = self._in_batch(table, batch)
             if which is None:
                 continue
             cleared = self._references_to_clear(table, batch) if self.trashed else []
-            if self.trashed and not self.plan.is_cleared_before_it_goes(table):
-                gone = connection.execute(
-                    move_to_mirror(self._mirrors[table.oid], table, number, which)
-                ).rowcount
+            if self.trashed and table not in copied:
+                gone = connection.execute(move_to_mirror(self._mirrors[table.oid], table, number, which)).rowcount
             else:
                 gone = connection.execute(sa.delete(table.selectable).where(which)).rowcount
             self._write_references(number, cleared)
@@ -487,9 +472,7 @@ class RowDeletion:
                 ).inline()
             )  # fmt: skip
 
-    def _references_to_clear(
-        self, table: Table, batch: _Batch
-    ) -> list[tuple[ForeignKey, Key, tuple[str | None, ...]]]:
+    def _references_to_clear(self, table: Table, batch: _Batch) -> list[tuple[ForeignKey, Key, tuple[str | None, ...]]]:
         """The rows that stay and lose their reference to rows of `table`, with the values that they lose."""
         found: list[tuple[ForeignKey, Key, tuple[str | None, ...]]] = []
         for key in self.plan.loses_references_to(table):
@@ -508,9 +491,7 @@ class RowDeletion:
             ]
         return found
 
-    def _write_references(
-        self, number: int, cleared: list[tuple[ForeignKey, Key, tuple[str | None, ...]]]
-    ) -> None:
+    def _write_references(self, number: int, cleared: list[tuple[ForeignKey, Key, tuple[str | None, ...]]]) -> None:
         for key, grouped in itertools.groupby(cleared, key=lambda entry: entry[0]):
             child = self.plan.members[key.child]
             entries = {own: was for _, own, was in grouped}
@@ -558,9 +539,7 @@ class RowDeletion:
             if len(tally.failed) < MAX_FAILED:
                 tally.failed.append(FailedItem(name, trouble.reason))
             if tally.failed_count >= MAX_TROUBLES:
-                raise HousekeepingError(
-                    f"gave up after {MAX_TROUBLES} rows could not be deleted; {trouble.reason}"
-                )
+                raise HousekeepingError(f"gave up after {MAX_TROUBLES} rows could not be deleted; {trouble.reason}")
             return
         tally.skipped[trouble.counts_as] += 1
         if trouble.counts_as == "budget":

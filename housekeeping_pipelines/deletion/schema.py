@@ -72,9 +72,7 @@ holds = sa.Table(
 pauses = sa.Table(
     "pauses",
     metadata,
-    sa.Column(
-        "only_one", sa.Boolean, sa.CheckConstraint("only_one"), primary_key=True, server_default=sa.true()
-    ),
+    sa.Column("only_one", sa.Boolean, sa.CheckConstraint("only_one"), primary_key=True, server_default=sa.true()),
     sa.Column("paused_at", _timestamp, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
 )

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, PgType
 from housekeeping_pipelines.deletion.locks import lock_for_transaction
@@ -34,8 +34,6 @@ _MAKING_LOCK = "making mirrors"
 
 # Rows that one transaction of the purge removes: well under two seconds' work.
 PURGE_ROWS = 50_000
-
-_QUOTE = sa.dialects.postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -84,14 +82,13 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
     if known:
         return known[0]
     connection.execute(lock_for_transaction(_MAKING_LOCK))
-    mirror, source = f"{OUR_SCHEMA}.{_QUOTE(name)}", f"{_QUOTE(table.schema)}.{_QUOTE(table.name)}"
-    connection.exec_driver_sql(
-        f"CREATE TABLE IF NOT EXISTS {mirror} AS SELECT NULL::bigint AS {BATCH_COLUMN}, t.* FROM {source} t WITH NO DATA".replace(
-            "%", "%%"
-        ),  # fmt: skip
-        (),
+    _execute_quoted(
+        connection,
+        "CREATE TABLE IF NOT EXISTS {} AS SELECT NULL::bigint AS housekeeping_batch, t.* FROM {} t WITH NO DATA",
+        (OUR_SCHEMA, name),
+        (table.schema, table.name),
     )
-    connection.exec_driver_sql(f"CREATE INDEX ON {mirror} ({BATCH_COLUMN})".replace("%", "%%"), ())
+    _execute_quoted(connection, "CREATE INDEX ON {} (housekeeping_batch)", (OUR_SCHEMA, name))
     connection.execute(
         insert(trash_tables)
         .values(
@@ -104,6 +101,14 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
         .on_conflict_do_nothing()
     )
     return find_mirrors(connection, name=name)[0]
+
+
+def _execute_quoted(connection: sa.Connection, statement: str, *names: tuple[str, str]) -> None:
+    """Execute a statement about tables for which SQLAlchemy has no construct; it quotes their names."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    tables = [f"{quote(schema)}.{quote(name)}" for schema, name in names]
+    # The driver would read a % in a name as the start of a parameter.
+    connection.exec_driver_sql(statement.format(*tables).replace("%", "%%"))
 
 
 def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[Mirror]:
@@ -134,12 +139,7 @@ def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnEle
 def move_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
     """A statement that moves rows; it reports how many."""
     names = [column.name for column in table.columns]
-    gone = (
-        sa.delete(table.selectable)
-        .where(which)
-        .returning(*(table.selectable.c[n] for n in names))
-        .cte("gone")
-    )
+    gone = sa.delete(table.selectable).where(which).returning(*(table.selectable.c[n] for n in names)).cte("gone")
     rows = sa.select(sa.literal(batch, sa.BigInteger), *(gone.c[n] for n in names))
     insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
     return insert.execution_options(preserve_rowcount=True)
@@ -171,6 +171,17 @@ def mirrors_with_own_types(connection: sa.Connection) -> list[str]:
     return list(connection.scalars(statement))
 
 
+def count_expired(connection: sa.Connection, *, before: datetime, run_id: str | None = None) -> dict[str, int]:
+    """Rows that `purge` would remove, by source table."""
+    statement = sa.text(
+        "SELECT t.source_table, sum((item ->> 1)::bigint)::bigint FROM housekeeping.trash_batches b"
+        " CROSS JOIN jsonb_array_elements(b.contents) item"
+        " JOIN housekeeping.trash_tables t ON t.id = (item ->> 0)::bigint"
+        " WHERE CASE WHEN :run_id IS NULL THEN deleted_at < :before ELSE run_id = :run_id END GROUP BY 1 ORDER BY 1"
+    ).bindparams(sa.bindparam("run_id", run_id, sa.Text), sa.bindparam("before", before, TIMESTAMP(timezone=True)))
+    return {row[0]: row[1] for row in connection.execute(statement)}
+
+
 def purge(
     connection: sa.Connection,
     *,
@@ -196,9 +207,7 @@ def purge(
         ids = [batch_id for batch_id, _ in batches]
         for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
             mirror = mirrors[mirror_id]
-            gone = connection.execute(
-                sa.delete(mirror.selectable).where(_in(mirror.selectable.c[BATCH_COLUMN], ids))
-            )
+            gone = connection.execute(sa.delete(mirror.selectable).where(_in(mirror.selectable.c[BATCH_COLUMN], ids)))
             removed[mirror.source_table] = removed.get(mirror.source_table, 0) + gone.rowcount
         connection.execute(sa.delete(trash_references).where(_in(trash_references.c.batch_id, ids)))
         connection.execute(sa.delete(trash_batches).where(_in(trash_batches.c.id, ids)))
@@ -229,9 +238,7 @@ def _drop_if_empty(connection: sa.Connection, mirror: Mirror) -> None:
     try:
         connection.execute(lock_for_transaction(MIRRORS_LOCK))
         if connection.scalar(sa.select(sa.literal(True)).select_from(mirror.selectable).limit(1)) is None:
-            connection.exec_driver_sql(
-                f"DROP TABLE {OUR_SCHEMA}.{_QUOTE(mirror.name)}".replace("%", "%%"), ()
-            )
+            _execute_quoted(connection, "DROP TABLE {}", (OUR_SCHEMA, mirror.name))
             connection.execute(sa.delete(trash_tables).where(trash_tables.c.id == mirror.id))
         connection.commit()
     except sa.exc.DBAPIError:

@@ -72,9 +72,7 @@ def find_run(connection: sa.Connection, prefix: str) -> str:
     Raises:
         ConfigurationError: none does, or several do.
     """
-    statement = sa.select(trash_batches.c.run_id).where(
-        trash_batches.c.run_id.startswith(prefix, autoescape=True)
-    )
+    statement = sa.select(trash_batches.c.run_id).where(trash_batches.c.run_id.startswith(prefix, autoescape=True))
     found = list(connection.scalars(statement.distinct().limit(2)))
     if len(found) == 1:
         return str(found[0])
@@ -137,9 +135,7 @@ class _Batch:
         self.postponed: list[tuple[Mirror, Table, list[str]]] = []
 
     def restore(self) -> None:
-        statement = (
-            sa.select(trash_batches.c.contents).where(trash_batches.c.id == self.number).with_for_update()
-        )
+        statement = sa.select(trash_batches.c.contents).where(trash_batches.c.id == self.number).with_for_update()
         contents = self.connection.scalar(statement)
         if contents is None:
             return
@@ -156,9 +152,7 @@ class _Batch:
         references_left = self._restore_references()
         for mirror, _ in order:
             if mirror.id in self.came:
-                self.connection.execute(
-                    sa.delete(mirror.selectable).where(self._own(mirror), self.came[mirror.id])
-                )
+                self.connection.execute(sa.delete(mirror.selectable).where(self._own(mirror), self.came[mirror.id]))
         if left or references_left:
             keep = sa.update(trash_batches).where(trash_batches.c.id == self.number)
             self.connection.execute(keep.values(contents=left))
@@ -213,13 +207,9 @@ class _Batch:
         for name, _ in mirror.columns:
             if name in live:
                 continue
-            has_value = (
-                sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
-            )
+            has_value = sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
             if self.connection.scalar(has_value):
-                raise _Lossy(
-                    f"the column {name} is no longer there, and rows in the trash have a value in it"
-                )
+                raise _Lossy(f"the column {name} is no longer there, and rows in the trash have a value in it")
         kept = {name for name, _ in mirror.columns}
         for column in table.columns:
             new = column.name not in kept
@@ -238,18 +228,11 @@ class _Batch:
         given = [name for name in shared if not live[name].generated]
         compared = [name for name in shared if name not in nulled]
         mine = sa.and_(self._own(mirror), which)
-        values = _OverridingSelect(
-            *(sa.null() if name in nulled else source.c[name] for name in given)
-        ).where(mine)
+        values = _OverridingSelect(*(sa.null() if name in nulled else source.c[name] for name in given)).where(mine)
         came = (
             sa.insert(table.selectable)
             .from_select(given, values)
-            .returning(
-                *(
-                    sa.cast(table.selectable.c[name], sa.Text).label(f"c{i}")
-                    for i, name in enumerate(compared)
-                )
-            )
+            .returning(*(sa.cast(table.selectable.c[name], sa.Text).label(f"c{i}") for i, name in enumerate(compared)))
             .cte("came")
         )
         went = sa.select(*(sa.cast(source.c[name], sa.Text) for name in compared)).where(mine)
@@ -269,9 +252,7 @@ class _Batch:
     def _row_by_row(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
         source = mirror.selectable
         names = [sa.cast(source.c[name], sa.Text) for name, _ in mirror.columns if name in mirror.key]
-        places = self.connection.execute(
-            sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror))
-        )
+        places = self.connection.execute(sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror)))
         restored: list[str] = []
         for place, *key in places.all():
             try:
@@ -301,9 +282,7 @@ class _Batch:
             if error.connection_invalidated:
                 raise
             names = ", ".join(columns)
-            self.result.conflict(
-                table.label, f"{names} could not be set again: {database_errors.describe(error)}"
-            )
+            self.result.conflict(table.label, f"{names} could not be set again: {database_errors.describe(error)}")
 
     def _restore_references(self) -> int:
         """Set what was cleared, where it is still as the clearing left it; returns how many stay."""
@@ -328,18 +307,14 @@ class _Batch:
             same_row = matches(table, row.key_columns, [tuple(row.key)])
         except KeyError as error:
             return f"the column {error.args[0]} is no longer there"
-        values = {
-            name: sa.cast(was, kind) for name, was, kind in zip(row.columns, row.was, types, strict=True)
-        }
+        values = {name: sa.cast(was, kind) for name, was, kind in zip(row.columns, row.was, types, strict=True)}
         as_left = [
             live.c[name].is_not_distinct_from(sa.cast(became, kind))
             for name, became, kind in zip(row.columns, row.became, types, strict=True)
         ]
         try:
             with self.connection.begin_nested():
-                set_again = self.connection.execute(
-                    sa.update(live).values(values).where(same_row, *as_left)
-                ).rowcount
+                set_again = self.connection.execute(sa.update(live).values(values).where(same_row, *as_left)).rowcount
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise

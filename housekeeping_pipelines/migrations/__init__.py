@@ -65,12 +65,7 @@ def _upgrade(connection: sa.Connection) -> None:
     connection.rollback()
     with connection.begin():
         connection.execute(lock_for_transaction("migrations"))
-        if (
-            connection.scalar(
-                sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": OUR_SCHEMA}
-            )
-            is None
-        ):
+        if connection.scalar(sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": OUR_SCHEMA}) is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {OUR_SCHEMA}")
         config = alembic_config()
         config.attributes["connection"] = connection

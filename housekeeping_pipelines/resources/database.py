@@ -1,13 +1,22 @@
-"""The platform's database: SQLAlchemy over psycopg 3, one connection a task, with settings that nothing can bend."""
+"""The platform's database: SQLAlchemy over psycopg 3, one session a task, with settings that nothing can bend."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
+from housekeeping_pipelines.deletion import database_errors
+from housekeeping_pipelines.deletion.run import Housekeeper
+from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.resources.addresses import platform_url
+
 if TYPE_CHECKING:
-    from typing import Any
+    from housekeeping_pipelines.deletion.progress import Observer
+    from housekeeping_pipelines.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -43,3 +52,54 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping") -> sa.En
         connection.autocommit = autocommit
 
     return engine
+
+
+@dataclass(frozen=True)
+class Database:
+    """The platform's database as the settings name it; nothing is opened before it is used."""
+
+    settings: Settings
+
+    @cached_property
+    def config(self) -> HousekeepingConfig:
+        """`housekeeping.yaml`.
+
+        Raises:
+            ConfigurationError: it is not of its form.
+        """
+        return load_config(self.settings.housekeeping_config)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """Connected once, with our schema made or upgraded.
+
+        Raises:
+            ConfigurationError: it does not accept us, or we may not make our schema.
+            Unavailable: it does not answer.
+        """
+        engine = make_engine(platform_url(self.settings))
+        try:
+            ensure_schema(engine)
+        except sa.exc.DBAPIError as error:
+            raise database_errors.explain(error, engine.url) from None
+        return engine
+
+    def housekeeper(self, observer: Observer | None = None) -> Housekeeper:
+        """What runs the tasks on it.
+
+        Raises:
+            HousekeepingError: it cannot be opened.
+        """
+        given: dict[str, Any] = {} if observer is None else {"observer": observer}
+        return Housekeeper(
+            engine=self.engine,
+            trashed=self.settings.trash_retention_days > 0,
+            every_run_is_dry=self.settings.dry_run,
+            paused_by_setting=self.settings.housekeeping_paused,
+            **given,
+        )
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PORT = "5432"
+_SOCKET = f".s.PGSQL.{_PORT}"
 _LOG = "server.log"
 _LOG_BYTES = 10_000_000
 _POLL_SECONDS = 0.02
@@ -69,7 +70,6 @@ _OPTIONS = {
     "log_timezone": "UTC",
     "log_checkpoints": "off",
 }
-_CHATTER = ("pg_ctl: could not start server", "Examine the log output")
 _NOT_A_USABLE_FOLDER = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 )
@@ -173,7 +173,7 @@ class _Cluster:
             except (psycopg.OperationalError, FileNotFoundError) as error:
                 if not self._start() and time.monotonic() > deadline:
                     raise Unavailable(
-                        f"the embedded PostgreSQL runs but does not answer: {_last_line(str(error))}",
+                        f"the embedded PostgreSQL runs but does not answer: {_reason(str(error))}",
                         hint=f"it may be recovering, try again later; its log is {self.folder / _LOG}",
                     ) from error
                 time.sleep(_POLL_SECONDS)
@@ -188,7 +188,7 @@ class _Cluster:
             _opened(self.folder / "postgres.users") as last,
         ):
             if _flock(last, exclusive=True):
-                self._run("pg_ctl", "stop", "-D", self.data, "-m", "fast", "-t", "60")
+                self._run("pg_ctl", "stop", "-m", "fast", "-t", "60")
 
     def _ask(self) -> EmbeddedServer:
         # The server says itself where its socket is: who started it may have had another TMPDIR.
@@ -204,21 +204,23 @@ class _Cluster:
         with _opened(self.folder / "postgres.running") as running, _opened(log_file, os.O_APPEND) as log:
             if not _flock(running, exclusive=True):
                 return False
-            self._forget_reused_pid()
             if not self.data.exists() or not any(self.data.iterdir()):
                 self._initialise()
             if os.fstat(log).st_size > _LOG_BYTES:
                 os.truncate(log, 0)
             before = os.fstat(log).st_size
+            socket_folder = self._socket_folder()
+            _forget_reused_pid(self.data / "postmaster.pid")
+            _forget_reused_pid(socket_folder / f"{_SOCKET}.lock")
             # PostgreSQL splits its list of socket folders at commas outside of double quotes.
-            socket_folders = '"{}"'.format(str(self._socket_folder()).replace('"', '""'))
+            socket_folders = '"{}"'.format(str(socket_folder).replace('"', '""'))
             settings = {**_OPTIONS, "unix_socket_directories": socket_folders, **self.options}
             line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             wait = ("-w", "-t", f"{max(60, self.patience_seconds):.0f}")
-            if self._run("pg_ctl", "start", "-s", *wait, "-D", self.data, "-o", line, log=log, keep=running):
+            if self._run("pg_ctl", "start", "-s", *wait, "-o", line, log=log, keep=running):
                 with log_file.open(errors="replace") as text:
                     text.seek(before)
-                    reason = _last_line(text.read())
+                    reason = _reason(text.read())
                 raise _explain(f"the embedded PostgreSQL does not start: {reason}", self.data)
         return True
 
@@ -234,24 +236,11 @@ class _Cluster:
             with tempfile.TemporaryFile("w+") as output:
                 if self._run("initdb", "-D", draft, *_INITDB, *sync, log=output.fileno()):
                     output.seek(0)
-                    reason = _last_line(output.read())
+                    reason = _reason(output.read())
                     raise _explain(f"the embedded PostgreSQL cannot be set up: {reason}", draft)
             draft.rename(self.data)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-
-    def _forget_reused_pid(self) -> None:
-        """Remove a pid file that would keep the server from starting though its pid is someone else's now.
-
-        That is usual in a restarted container; so are zombies, which count as alive. Nothing of ours runs at
-        this point, and a server that was started by hand is spared.
-        """
-        mark = self.data / "postmaster.pid"
-        with suppress(OSError, ValueError, IndexError):
-            pid = int(mark.read_text(errors="replace").split()[0])
-            name, _, state = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(") ")
-            if name != "postgres" or state.startswith("Z"):
-                mark.unlink()
 
     def _socket_folder(self) -> Path:
         """The data folder, which is private, or a private one in the temporary folder if its path is long."""
@@ -276,15 +265,14 @@ class _Cluster:
             )
         return short
 
-    def _run(
-        self, program: str, *arguments: str | Path, log: int = subprocess.DEVNULL, keep: int | None = None
-    ) -> int:
+    def _run(self, program: str, *arguments: str | Path, log: int = subprocess.DEVNULL, keep: int | None = None) -> int:
         return subprocess.run(  # noqa: S603
             [self.binaries / program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_ENVIRONMENT,
+            # Given as -D, pg_ctl would hand the path to a shell.
+            env={**_ENVIRONMENT, "PGDATA": str(self.data)},
             cwd="/",
             # A terminal's Ctrl-C goes to all of its session.
             start_new_session=True,
@@ -292,6 +280,19 @@ class _Cluster:
             check=False,
             **self.account.run_as,
         ).returncode
+
+
+def _forget_reused_pid(mark: Path) -> None:
+    """Remove a pid file that would keep the server from starting though its pid is someone else's by now.
+
+    That is usual in a restarted container; so are zombies, which count as alive. Nothing of ours runs at this
+    point, and a server that was started by hand is spared.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        pid = int(mark.read_text(errors="replace").split()[0])
+        name, _, state = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(") ")
+        if name != "postgres" or state.startswith("Z"):
+            mark.unlink()
 
 
 def _made(folder: Path) -> Path:
@@ -356,15 +357,15 @@ def _connect(url: sa.URL) -> psycopg.Connection:
 
 def _is_address(folder: Path) -> bool:
     # A client splits its list of hosts at commas, and knows no quotes.
-    path = os.fsencode(folder / f".s.PGSQL.{_PORT}")
+    path = os.fsencode(folder / _SOCKET)
     return len(path) <= _SOCKET_PATH_BYTES and b"," not in path
 
 
-def _last_line(output: str) -> str:
-    """The last line that says what went wrong, without its date and pid."""
-    lines = [line for line in output.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+def _reason(output: str) -> str:
+    """The first line that says what went wrong, without its date and pid; the later ones are consequences."""
+    lines = [line for line in output.splitlines() if line.strip() and not line.startswith(("pg_ctl:", "Examine"))]
     wrong = [m.group(1) for line in lines if (m := re.search(r"(?:FATAL|PANIC|ERROR|error):\s+(.*)", line))]
-    return [*(lines or ["it gives no reason"]), *wrong][-1].strip()
+    return [*wrong, *lines[-1:], "it gives no reason"][0].strip()
 
 
 def _explain(message: str, place: Path, code: int | None = None) -> HousekeepingError:

@@ -27,9 +27,7 @@ AgeColumn = Literal["last_activity", "created_at"]
 ORPHAN_FLOOR = timedelta(hours=1)
 
 
-def conversations(
-    platform: Platform, *, older_than_days: int, age_column: AgeColumn, now: datetime
-) -> RowPolicy:
+def conversations(platform: Platform, now: datetime, *, older_than_days: int, age_column: AgeColumn) -> RowPolicy:
     """Conversations without activity for so many days, or created so many days ago; pinned ones are exempt."""
     table, messages = platform.table("conversations"), platform.table("chat_messages")
     cutoff = now - timedelta(days=older_than_days)
@@ -55,7 +53,7 @@ def conversations(
     )
 
 
-def orphaned_messages(platform: Platform, *, now: datetime) -> RowPolicy:
+def orphaned_messages(platform: Platform, now: datetime) -> RowPolicy:
     """Messages of no conversation: the reference is null, or nothing is there."""
     table, parents = platform.table("chat_messages"), platform.table("conversations")
     parent = _alias(parents)
@@ -71,19 +69,20 @@ def orphaned_messages(platform: Platform, *, now: datetime) -> RowPolicy:
     )
 
 
-def inactive_users(platform: Platform, *, older_than_days: int, now: datetime) -> RowPolicy:
+def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -> RowPolicy:
     """Accounts that were made and never used: never verified, never logged in, no staff, owning nothing.
 
     Where the table has no verification column, `is_active = false` stands for never verified.
     """
     table = platform.table("users")
     verified, last_login = table.get("email_verified_at"), table.get("last_login")
-    never_used: list[sa.ColumnElement[bool]] = [table["is_active"].is_(False) if verified is None else verified.is_(None)]
+    never_used: list[sa.ColumnElement[bool]] = [
+        table["is_active"].is_(False) if verified is None else verified.is_(None)
+    ]
     if last_login is not None:
         never_used.append(last_login.is_(None))
-    for flag in (table.get("is_staff"), table.get("is_superuser")):
-        if flag is not None:
-            never_used.append(flag.is_not(True))
+    privileges = (table.get("is_staff"), table.get("is_superuser"))
+    never_used += [flag.is_not(True) for flag in privileges if flag is not None]
     accounts = {platform.any_table(name).oid for name in platform.config.inactive_users.account_tables}
     surroundings = _surroundings(platform)
     keys = [*platform.catalog.referring_to(table.live.oid), *surroundings["undeclared"]]
@@ -100,7 +99,7 @@ def inactive_users(platform: Platform, *, older_than_days: int, now: datetime) -
     )
 
 
-def declared_rule(platform: Platform, rule: RetentionRule, *, now: datetime) -> RowPolicy:
+def declared_rule(platform: Platform, now: datetime, *, rule: RetentionRule) -> RowPolicy:
     """A user's own rule of `housekeeping.yaml`."""
     table = platform.any_table(rule.table)
     columns = {column.name: column for column in table.columns}

@@ -41,9 +41,7 @@ def take_snapshot(connection: sa.Connection, platform: Platform, now: datetime) 
     Raises:
         ConfigurationError: the live database has no such table.
     """
-    users, conversations, messages = (
-        platform.table(name) for name in ("users", "conversations", "chat_messages")
-    )
+    users, conversations, messages = (platform.table(name) for name in ("users", "conversations", "chat_messages"))
     since = now - timedelta(hours=24)
     row = connection.execute(
         sa.select(
@@ -59,6 +57,4 @@ def take_snapshot(connection: sa.Connection, platform: Platform, now: datetime) 
 
 def keep_snapshot(connection: sa.Connection, statistics: Statistics, *, run_id: str, now: datetime) -> None:
     """Store the counters; the caller commits."""
-    connection.execute(
-        sa.insert(statistics_snapshots).values(taken_at=now, run_id=run_id, **asdict(statistics))
-    )
+    connection.execute(sa.insert(statistics_snapshots).values(taken_at=now, run_id=run_id, **asdict(statistics)))

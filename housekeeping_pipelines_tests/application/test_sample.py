@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -56,14 +56,18 @@ def platform(engine: sa.Engine) -> sa.Engine:
     return engine
 
 
-def _one(engine: sa.Engine, query: str, **parameters: object) -> sa.Row[tuple[float, ...]]:
+def _one(engine: sa.Engine, query: str) -> Any:
     with engine.connect() as connection:
-        return connection.execute(sa.text(query), {"now": NOW, **parameters}).one()
+        return connection.execute(sa.text(query), {"now": NOW}).one()
+
+
+def _value(engine: sa.Engine, query: str) -> Any:
+    return _one(engine, query)[0]
 
 
 def _checksums(engine: sa.Engine) -> dict[str, str]:
     return {
-        name: _one(engine, f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\")) FROM {name} t")[0]
+        name: _value(engine, f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\")) FROM {name} t")
         for name in metadata.tables
     }
 
@@ -81,7 +85,7 @@ def _execute(engine: sa.Engine, *statements: str) -> None:
 
 def test_the_same_seed_size_and_instant_give_the_same_rows(engine: sa.Engine, other_engine: sa.Engine) -> None:
     create_sample(engine, seed=3, conversations=300, now=NOW)
-    create_sample(other_engine, seed=3, conversations=300, now=NOW.astimezone(datetime(2019, 1, 1).astimezone().tzinfo))
+    create_sample(other_engine, seed=3, conversations=300, now=NOW.astimezone(timezone(timedelta(hours=5.5))))
     assert _checksums(engine) == _checksums(other_engine)
 
 
@@ -96,12 +100,12 @@ def test_another_instant_moves_the_whole_sample(engine: sa.Engine, other_engine:
     create_sample(engine, conversations=300, now=NOW)
     create_sample(other_engine, conversations=300, now=NOW + timedelta(days=7))
     query = "SELECT avg(extract(epoch FROM created_at)) FROM chat_messages"
-    assert _one(other_engine, query)[0] - _one(engine, query)[0] == pytest.approx(7 * 86400, abs=3600)
+    assert _value(other_engine, query) - _value(engine, query) == pytest.approx(7 * 86400, abs=3600)
 
 
 def test_it_reports_the_rows_that_are_there(engine: sa.Engine) -> None:
     rows = create_sample(engine, conversations=700, now=NOW)
-    assert rows == {name: _one(engine, f"SELECT count(*) FROM {name}")[0] for name in metadata.tables}
+    assert rows == {name: _value(engine, f"SELECT count(*) FROM {name}") for name in metadata.tables}
     size = SampleSize.of(700)
     asked = vars(size)
     assert asked == {name: rows[name] for name in asked}
@@ -249,7 +253,7 @@ def test_everything_refers_to_something_that_was_there_before_it(platform: sa.En
     assert found.within_session
     assert found.within_event
     assert found.workspaces == 20
-    keys = {(key["referred_table"]) for name in metadata.tables for key in sa.inspect(platform).get_foreign_keys(name)}
+    keys = {key["referred_table"] for name in metadata.tables for key in sa.inspect(platform).get_foreign_keys(name)}
     assert keys == {"users", "conversations", "workspaces", "upload_sessions", "security_events"}
 
 
@@ -298,7 +302,7 @@ def test_every_instant_lies_in_the_18_months_before_now(platform: sa.Engine) -> 
         for column in table.columns:
             if isinstance(column.type, sa.TIMESTAMP):
                 spans[f"{table}.{column.name}"] = _one(platform, f"SELECT min({column}), max({column}) FROM {table}")
-    assert len(spans) == 14
+    assert len(spans) == 12
     assert {name for name, (_, last) in spans.items() if last > NOW} == set()
     assert {name for name, (first, _) in spans.items() if first < NOW - timedelta(days=549)} == set()
     for name in ("users.date_joined", "conversations.created_at", "documents.created_at", "detections.detected_at"):
@@ -309,7 +313,7 @@ def test_every_instant_lies_in_the_18_months_before_now(platform: sa.Engine) -> 
 
 def test_rows_can_be_added_by_the_platform_afterwards(platform: sa.Engine) -> None:
     with platform.begin() as connection:
-        user = connection.execute(
+        user: int = connection.execute(
             sa.insert(metadata.tables["users"])
             .values(username="new", email="new@example.com")
             .returning(sa.column("id"))
@@ -323,9 +327,8 @@ def test_rows_can_be_added_by_the_platform_afterwards(platform: sa.Engine) -> No
 
 def test_the_planner_knows_the_size_of_every_table(platform: sa.Engine) -> None:
     for name in metadata.tables:
-        known, rows = _one(
-            platform, f"SELECT reltuples, (SELECT count(*) FROM {name}) FROM pg_class WHERE oid = '{name}'::regclass"
-        )
+        known = _value(platform, f"SELECT reltuples FROM pg_class WHERE oid = '{name}'::regclass")
+        rows = _value(platform, f"SELECT count(*) FROM {name}")
         assert known == rows, name
 
 
@@ -364,8 +367,8 @@ def test_a_users_own_table_is_neither_filled_nor_dropped(engine: sa.Engine, thei
         create_sample(engine, conversations=50, now=NOW)
     with pytest.raises(Refused, match="the sample did not make users"):
         reset_sample(engine)
-    assert _one(engine, "SELECT name FROM users")[0] == "theirs"
-    assert _one(engine, "SELECT to_regclass('conversations')")[0] is None
+    assert _value(engine, "SELECT name FROM users") == "theirs"
+    assert _value(engine, "SELECT to_regclass('conversations')") is None
 
 
 def test_one_foreign_table_among_the_samples_keeps_them_all(engine: sa.Engine) -> None:
@@ -376,7 +379,7 @@ def test_one_foreign_table_among_the_samples_keeps_them_all(engine: sa.Engine) -
         "CREATE TABLE detections AS SELECT 1 AS id",
         "COMMENT ON TABLE documents IS 'ours now'",
     )
-    with pytest.raises(Refused, match="the sample did not make detections, documents$") as refusal:
+    with pytest.raises(Refused, match=r"the sample did not make detections, documents$") as refusal:
         reset_sample(engine)
     assert "\n" not in refusal.value.message
     assert _relations(engine) == set(metadata.tables)

@@ -47,9 +47,7 @@ def upgrade() -> None:
         schema=SCHEMA,
     )
     op.create_index("ix_housekeeping_trash_batches_run_id", "trash_batches", ["run_id"], schema=SCHEMA)
-    op.create_index(
-        "ix_housekeeping_trash_batches_deleted_at", "trash_batches", ["deleted_at"], schema=SCHEMA
-    )
+    op.create_index("ix_housekeeping_trash_batches_deleted_at", "trash_batches", ["deleted_at"], schema=SCHEMA)
     op.create_table(
         "trash_references",
         _id(),
@@ -63,9 +61,7 @@ def upgrade() -> None:
         _texts("became"),
         schema=SCHEMA,
     )
-    op.create_index(
-        "ix_housekeeping_trash_references_batch_id", "trash_references", ["batch_id"], schema=SCHEMA
-    )
+    op.create_index("ix_housekeeping_trash_references_batch_id", "trash_references", ["batch_id"], schema=SCHEMA)
     op.create_table(
         "holds",
         _id(),
@@ -81,9 +77,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "pauses",
-        sa.Column(
-            "only_one", sa.Boolean, sa.CheckConstraint("only_one"), primary_key=True, server_default=sa.true()
-        ),
+        sa.Column("only_one", sa.Boolean, sa.CheckConstraint("only_one"), primary_key=True, server_default=sa.true()),
         _time("paused_at"),
         _text("reason"),
         schema=SCHEMA,

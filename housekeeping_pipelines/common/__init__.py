@@ -1,0 +1,1 @@
+"""What every capability's Dagster definitions share."""

@@ -1,0 +1,36 @@
+"""The resources of every op: the platform's database, and who watches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from housekeeping_pipelines import logs
+from housekeeping_pipelines.deletion.progress import LogObserver, Observer
+from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.settings import load_settings
+
+
+class DatabaseResource(dg.ConfigurableResource[Database]):
+    """The platform's database: DATABASE_URL, or an embedded PostgreSQL where it is unset.
+
+    The address is read in the process that uses it, so that the code location holds no secret.
+    """
+
+    variable: str = Field(default="DATABASE_URL", description="The environment variable that holds the address.")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Database]:
+        settings = load_settings()
+        logs.configure(settings)
+        database = Database(settings)
+        yield database
+        database.close()
+
+
+class ObserverResource(dg.ConfigurableResource[Observer]):
+    """Who is told how a run goes on: the log. The command puts its progress bar here."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Observer:
+        return LogObserver()

@@ -1,0 +1,95 @@
+"""Which of Dagster's runs are really going on.
+
+A run whose process was killed stays STARTED in Dagster's history. Each run therefore says which process does it, and
+whoever comes next ends those whose process is gone. What keeps two runs apart is the task's advisory lock, which dies
+with the process; this is for the history and for the schedules' skip reasons.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOST_TAG = "housekeeping/host"
+PID_TAG = "housekeeping/pid"
+STARTED_TAG = "housekeeping/process_started"
+
+# Longer than any run may take: what is still STARTED on another machine after this is dead.
+MAX_RUNTIME_SECONDS = 2 * 60 * 60
+
+# Longer than Dagster's run monitoring waits for a run to start (dagster.yaml).
+START_TIMEOUT = timedelta(minutes=10)
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+# Enough to look at in one tick; there are never so many at once.
+_LOOKED_AT = 50
+
+
+def process_tags() -> dict[str, str]:
+    """Which process this is; its start time tells it from a later one with the same number."""
+    return {
+        HOST_TAG: platform.node(),
+        PID_TAG: str(os.getpid()),
+        STARTED_TAG: str(psutil.Process().create_time()),
+    }
+
+
+def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Say that this process does the run."""
+    instance.add_run_tags(run_id, process_tags())
+
+
+def is_dead(tags: Mapping[str, str]) -> bool:
+    """Whether the process that did a run was on this machine and is gone."""
+    if tags.get(HOST_TAG) != platform.node() or PID_TAG not in tags:
+        return False
+    try:
+        return str(psutil.Process(int(tags[PID_TAG])).create_time()) != tags.get(STARTED_TAG)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report the runs whose process is gone as failed; returns their ids."""
+    filters = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING], tags={HOST_TAG: platform.node()}
+    )
+    dead = [run for run in instance.get_runs(filters, limit=_LOOKED_AT) if is_dead(run.tags)]
+    for run in dead:
+        instance.report_run_failed(run, f"Process {run.tags[PID_TAG]} on {run.tags[HOST_TAG]}, which did it, is gone.")
+    return [run.run_id for run in dead]
+
+
+def run_in_flight(instance: dg.DagsterInstance, job_name: str, now: datetime | None = None) -> str | None:
+    """The id of a run of this job that is really going on or waiting; None if there is none."""
+    now = now or datetime.now(UTC)
+    filters = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT)
+    for record in instance.get_run_records(filters, limit=_LOOKED_AT):
+        run, age = record.dagster_run, now - record.create_timestamp
+        if run.status in (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING):
+            going = age < START_TIMEOUT
+        elif run.status == dg.DagsterRunStatus.QUEUED:
+            going = True
+        else:
+            started = datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp(), UTC)
+            going = not is_dead(run.tags) and (now - started).total_seconds() < MAX_RUNTIME_SECONDS
+        if going:
+            return run.run_id
+    return None

@@ -1,0 +1,69 @@
+"""The code location: every capability's tasks, the jobs that chain them, the schedules and the resources.
+
+Importing this module reads the environment, `.env` and `housekeeping.yaml`, and touches no network and no database.
+"""
+
+import dagster as dg
+
+from housekeeping_pipelines.application.config import load_config
+from housekeeping_pipelines.common.jobs import Task, schedule, sequence
+from housekeeping_pipelines.common.resources import DatabaseResource, ObserverResource
+from housekeeping_pipelines.maintenance.definitions import PURGE_TRASH, UNDO
+from housekeeping_pipelines.retention import definitions as retention
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.statistics.definitions import GENERATE_STATISTICS
+
+_settings = load_settings()
+_own_rules = retention.own_rules(load_config(_settings.housekeeping_config))
+
+_tasks = (*retention.BUILT_IN, *_own_rules, GENERATE_STATISTICS, UNDO, PURGE_TRASH)
+TASKS: dict[str, Task] = {task.name: task for task in _tasks}
+
+# A user's own rules go before the statistics, so that these are of the platform as the run leaves it.
+DAILY_TASKS = [
+    retention.CONVERSATIONS,
+    retention.ORPHANED_MESSAGES,
+    retention.INACTIVE_USERS,
+    *_own_rules,
+    GENERATE_STATISTICS,
+]
+
+_jobs = {task.name: task.job() for task in TASKS.values() if task is not retention.VERIFY_NO_ORPHANS}
+daily_housekeeping_job = sequence(
+    "daily_housekeeping_job",
+    DAILY_TASKS,
+    "Old conversations, orphaned messages, unused accounts, your own rules; counts.",
+)
+weekly_cleanup_job = sequence(
+    "weekly_cleanup_job",
+    [retention.CONVERSATIONS, retention.VERIFY_NO_ORPHANS],
+    "Old conversations, then a deep check that nothing refers to one that is gone.",
+)
+
+_schedules = [
+    schedule(daily_housekeeping_job, _settings.daily_housekeeping_cron, _settings),
+    schedule(weekly_cleanup_job, _settings.weekly_cleanup_cron, _settings),
+    schedule(_jobs["generate_statistics"], _settings.generate_statistics_cron, _settings),
+    schedule(_jobs["purge_trash"], _settings.purge_trash_cron, _settings),
+    schedule(
+        daily_housekeeping_job,
+        _settings.test_housekeeping_cron,
+        _settings,
+        name="test_housekeeping_schedule",
+        running=False,
+    ),
+]
+
+defs = dg.Definitions(
+    assets=[task.asset for task in TASKS.values()],
+    jobs=[*_jobs.values(), daily_housekeeping_job, weekly_cleanup_job],
+    schedules=_schedules,
+    resources={
+        "database": DatabaseResource(),
+        "observer": ObserverResource(),
+        # A step's output is nothing, and nothing of it is to be left on disk.
+        "io_manager": dg.mem_io_manager,
+    },
+    # A process a step would cost three seconds of start-up each.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,143 @@
+"""Row retention in Dagster: one op, job and asset a task; a rule of `housekeeping.yaml` becomes one more task."""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Annotated
+
+import dagster as dg
+from pydantic import Field
+
+from housekeeping_pipelines.application.config import HousekeepingConfig, RetentionRule
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.common.config import DeletionConfig, TaskConfig
+from housekeeping_pipelines.common.jobs import Task
+from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.deletion.policy import RowPolicy
+from housekeeping_pipelines.deletion.progress import Observer
+from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.retention import policies, verify
+
+Days = Annotated[int | None, Field(ge=1, le=36500)]
+
+
+class DeleteOldConversations(DeletionConfig):
+    older_than_days: Days = Field(None, description="Default: CONVERSATION_RETENTION_DAYS (30).")
+    age_column: policies.AgeColumn = Field(
+        "last_activity",
+        description="What age counts from; last_activity is the later of updated_at and the last message.",
+    )
+
+
+class CleanupOrphanedMessages(DeletionConfig):
+    allow_empty_reference: bool = Field(False, description="Run although there is no conversation at all.")
+
+
+class CleanupInactiveUsers(DeletionConfig):
+    older_than_days: Days = Field(None, description="Default: UNVERIFIED_USER_RETENTION_DAYS (7).")
+
+
+def _delete(
+    context: dg.OpExecutionContext,
+    config: DeletionConfig,
+    database: Database,
+    observer: Observer,
+    policy: Callable[[Platform, datetime], RowPolicy],
+) -> None:
+    do_task(
+        context,
+        lambda task, run_id: database.housekeeper(observer).delete(
+            task,
+            run_id,
+            lambda catalog, now: policy(Platform(catalog, database.config), now),
+            config.limits(),
+            dry_run=config.dry_run,
+        ),
+    )
+
+
+@dg.op
+def delete_old_conversations(
+    context: dg.OpExecutionContext,
+    config: DeleteOldConversations,
+    database: dg.ResourceParam[Database],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Delete conversations that nobody used for 30 days, with their messages; pinned ones stay."""
+    days = config.older_than_days or database.settings.conversation_retention_days
+    policy = partial(policies.conversations, older_than_days=days, age_column=config.age_column)
+    _delete(context, config, database, observer, policy)
+
+
+@dg.op
+def cleanup_orphaned_messages(
+    context: dg.OpExecutionContext,
+    config: CleanupOrphanedMessages,
+    database: dg.ResourceParam[Database],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Delete messages of no conversation that are older than an hour."""
+    _delete(context, config, database, observer, policies.orphaned_messages)
+
+
+@dg.op
+def cleanup_inactive_users(
+    context: dg.OpExecutionContext,
+    config: CleanupInactiveUsers,
+    database: dg.ResourceParam[Database],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Delete accounts older than 7 days that were never verified, never used, and own nothing."""
+    days = config.older_than_days or database.settings.unverified_user_retention_days
+    _delete(context, config, database, observer, partial(policies.inactive_users, older_than_days=days))
+
+
+@dg.op
+def verify_no_orphans(context: dg.OpExecutionContext, config: TaskConfig, database: dg.ResourceParam[Database]) -> None:
+    """Check that nothing refers to a conversation that does not exist."""
+    do_task(
+        context,
+        lambda task, run_id: database.housekeeper().perform(
+            task,
+            run_id,
+            lambda run, connection: verify.verify_no_orphans(run, connection, database.config),
+            dry_run=config.dry_run,
+        ),
+    )
+
+
+def declared_task(rule: RetentionRule) -> Task:
+    """A rule of `housekeeping.yaml` as a task."""
+
+    class DeclaredRetention(DeletionConfig):
+        batch_size: int = Field(rule.batch_size, ge=1, le=10_000, description="Rows of the table a transaction.")
+        older_than_days: int = Field(rule.older_than_days, ge=1, le=36500, description="As housekeeping.yaml says.")
+
+    @dg.op(
+        name=rule.task,
+        description=f"Delete rows of {rule.table} whose {rule.age_column} is {rule.older_than_days} days ago"
+        " (a rule of housekeeping.yaml).",
+    )
+    def delete_by_rule(
+        context: dg.OpExecutionContext,
+        config: DeclaredRetention,
+        database: dg.ResourceParam[Database],
+        observer: dg.ResourceParam[Observer],
+    ) -> None:
+        used = rule.model_copy(update={"older_than_days": config.older_than_days})
+        _delete(context, config, database, observer, partial(policies.declared_rule, rule=used))
+
+    return Task(delete_by_rule, DeclaredRetention)
+
+
+CONVERSATIONS = Task(delete_old_conversations, DeleteOldConversations)
+ORPHANED_MESSAGES = Task(cleanup_orphaned_messages, CleanupOrphanedMessages)
+INACTIVE_USERS = Task(cleanup_inactive_users, CleanupInactiveUsers)
+VERIFY_NO_ORPHANS = Task(verify_no_orphans, TaskConfig)
+
+BUILT_IN = [CONVERSATIONS, ORPHANED_MESSAGES, INACTIVE_USERS, VERIFY_NO_ORPHANS]
+
+
+def own_rules(config: HousekeepingConfig) -> list[Task]:
+    """A task for each rule of `housekeeping.yaml`, in the order in which they stand there."""
+    return [declared_task(rule) for rule in config.retention]

@@ -1,0 +1,34 @@
+"""The statistics snapshot in Dagster."""
+
+import dagster as dg
+import sqlalchemy as sa
+
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.common.config import TaskConfig
+from housekeeping_pipelines.common.jobs import Task
+from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.deletion.run import Run
+from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.statistics.snapshot import StatisticsReport, keep_snapshot, take_snapshot
+
+
+@dg.op
+def generate_statistics(
+    context: dg.OpExecutionContext, config: TaskConfig, database: dg.ResourceParam[Database]
+) -> None:
+    """Count active users, conversations and messages, and those of the last 24 hours; kept as a snapshot."""
+    housekeeper = database.housekeeper
+
+    def body(run: Run, connection: sa.Connection) -> Report:
+        stats = take_snapshot(connection, Platform(Catalog(connection), database.config), run.started_at)
+        if not run.dry_run:
+            keep_snapshot(connection, stats, run_id=run.run_id, now=run.started_at)
+            connection.commit()
+        return run.report("succeeded", kind=StatisticsReport, stats=stats)
+
+    do_task(context, lambda task, run_id: housekeeper().perform(task, run_id, body, dry_run=config.dry_run))
+
+
+GENERATE_STATISTICS = Task(generate_statistics, TaskConfig)

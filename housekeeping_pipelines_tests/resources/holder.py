@@ -1,0 +1,136 @@
+"""A process of its own that uses the embedded server: `Holder`, and the program that it runs.
+
+The program prints one JSON object for each time it asks for the server, and asks again for each line that it
+reads; it ends when its standard input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import site
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROOT = Path(__file__).resolve().parents[2]
+# As much of durability as a killed process needs, and no more.
+OPTIONS = {"fsync": "off"}
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for the condition to hold, at most that long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+class Holder:
+    """Starts or joins the server of a home, and holds it until it ends."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        user: int | None = None,
+        python: tuple[str, ...] = (sys.executable,),
+        paths: tuple[Path, ...] | None = None,
+        environ: Mapping[str, str] | None = None,
+        databases: tuple[str, ...] = (),
+        fork: bool = False,
+        **arguments: Any,
+    ) -> None:
+        paths = (ROOT, *map(Path, site.getsitepackages())) if paths is None else paths
+        given = {
+            "home": str(home),
+            "databases": databases,
+            "fork": fork,
+            "arguments": {"options": OPTIONS, **arguments},
+        }
+        self.process = subprocess.Popen(
+            [*python, Path(__file__), json.dumps(given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **(environ or {})},
+            # As a terminal would start it, so that a test can press Ctrl-C.
+            process_group=0,
+            **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.end()
+
+    def answer(self) -> dict[str, Any]:
+        """What it got: `{data, socket_folder, version, url}`, or an error's `{type, message, hint}`."""
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def ask_again(self) -> dict[str, Any]:
+        """Have it ask for the server once more."""
+        assert self.process.stdin
+        self.process.stdin.write("again\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def end(self) -> int:
+        """Let it end in its own time."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self.process.kill()
+        self.process.wait(60)
+
+    def press_control_c(self) -> int:
+        """Interrupt its process group, as a terminal does."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(60)
+
+
+def main() -> None:
+    """Run as a program; its argument is the JSON that `Holder` gives."""
+    from housekeeping_pipelines.errors import HousekeepingError
+    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+
+    given = json.loads(sys.argv[1])
+    if root_folder := given["arguments"].pop("root_folder", None):
+        given["arguments"]["root_folder"] = Path(root_folder)
+
+    def ask() -> dict[str, Any]:
+        try:
+            server = embedded_server(Path(given["home"]), **given["arguments"])
+            for name in given["databases"]:
+                server.ensure_database(name)
+        except HousekeepingError as error:
+            return dict(error.to_dict())
+        return {
+            "data": str(server.data),
+            "socket_folder": str(server.socket_folder),
+            "version": server.version,
+            "url": str(server.url("postgres")),
+        }
+
+    print(json.dumps(ask()), flush=True)  # noqa: T201
+    if given["fork"] and os.fork():
+        return
+    for _ in sys.stdin:
+        print(json.dumps(ask()), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

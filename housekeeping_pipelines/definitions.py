@@ -28,7 +28,15 @@ DAILY_TASKS = [
     GENERATE_STATISTICS,
 ]
 
-_jobs = {task.name: task.job() for task in TASKS.values() if task is not retention.VERIFY_NO_ORPHANS}
+WEEKLY_TASKS = [retention.CONVERSATIONS, retention.VERIFY_NO_ORPHANS]
+
+# Which ops the jobs of several have, in their order.
+CHAINS: dict[str, list[str]] = {
+    "daily_housekeeping": [task.name for task in DAILY_TASKS],
+    "weekly_cleanup": [task.name for task in WEEKLY_TASKS],
+}
+
+_jobs = {task.name: task.job() for task in TASKS.values()}
 daily_housekeeping_job = sequence(
     "daily_housekeeping_job",
     DAILY_TASKS,
@@ -36,7 +44,7 @@ daily_housekeeping_job = sequence(
 )
 weekly_cleanup_job = sequence(
     "weekly_cleanup_job",
-    [retention.CONVERSATIONS, retention.VERIFY_NO_ORPHANS],
+    WEEKLY_TASKS,
     "Old conversations, then a deep check that nothing refers to one that is gone.",
 )
 

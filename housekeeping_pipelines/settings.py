@@ -125,6 +125,10 @@ class Settings(BaseModel):
         """Every setting with its value (secrets masked), its origin and what it shadows."""
         return tuple(self._line(name) for name in type(self).model_fields)
 
+    def origin(self, name: str) -> Origin:
+        """Where a setting's value comes from."""
+        return next(line.origin for line in self.lines if line.variable == name.upper())
+
     def _line(self, name: str) -> SettingLine:
         variable = name.upper()
         given = [(origin, values[variable]) for origin, values in self._layers if variable in values]

@@ -266,12 +266,15 @@ class _Platform:
         return random.Random(f"{self._seed} {stream}")  # noqa: S311
 
     def _accounts(self) -> Iterator[tuple[str, float]]:
-        """Kind and time of joining; the first is a member from the start, so that somebody can always own."""
+        """Kind and time of joining. The first is a member from the start, so that somebody can always own; the
+        last came this week and is unverified, in however small a sample."""
         rng = self._rng("accounts")
         kinds, new_kinds = _dealt(rng, _ACCOUNTS), _dealt(rng, _NEW_ACCOUNTS)
         for number, joined in enumerate(self._growing.spread(rng, self._size.users)):
             if number == 0:
                 yield "member", self._growing.start
+            elif number == self._size.users - 1:
+                yield "unverified", max(joined, self._recently(rng, 5 * _DAY))
             else:
                 yield next(kinds if self._now - joined > 7 * _DAY else new_kinds), joined
 

@@ -5,17 +5,17 @@ The event holds the whole report, so that whoever launched the run reads the sam
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
+from housekeeping_pipelines.deletion.report import Report, ended_by
 from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from housekeeping_pipelines.deletion.report import Report
 
 REPORT = "report"
 ASSET_PREFIX = "housekeeping"
@@ -40,9 +40,13 @@ def do_task(context: dg.OpExecutionContext, work: Callable[[str, str], Report]) 
     try:
         report = work(task, context.run_id)
     except HousekeepingError as error:
-        context.log.error("%s: %s", task, error.one_line)
-        raise dg.Failure(f"{task}: {error.one_line}", allow_retries=False) from None
+        report = _blank(task, context.run_id, ended_by(error))
     publish(context, report)
+
+
+def _blank(task: str, run_id: str, ended: dict[str, Any]) -> Report:
+    """The report of a task that did not get as far as its own."""
+    return Report(task=task, run_id=run_id, dry_run=False, started_at=datetime.now(UTC), duration_seconds=0.0, **ended)
 
 
 def publish(context: dg.OpExecutionContext, report: Report) -> None:
@@ -116,11 +120,24 @@ def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
 
 
 def read_reports(instance: dg.DagsterInstance, run_id: str) -> dict[str, dict[str, Any]]:
-    """The reports that a run's tasks left in the event log, by task, in the order in which they ended."""
-    kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION}
+    """The reports that a run's tasks left in the event log, by task, in the order in which they ended.
+
+    A task that broke before it could report has one that says so.
+    """
+    kinds = {
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        dg.DagsterEventType.ASSET_OBSERVATION,
+        dg.DagsterEventType.STEP_FAILURE,
+    }
     reports: dict[str, dict[str, Any]] = {}
     for entry in instance.all_logs(run_id, of_type=kinds):
         event = entry.get_dagster_event()
+        if event.is_step_failure:
+            task, error = str(event.step_key), event.step_failure_data.error
+            said = " ".join((error.cause or error).message.split()) if error else "the step failed"
+            broken = _blank(task, run_id, {"status": "failed", "message": said})
+            reports.setdefault(task, broken.to_dict())
+            continue
         data = (
             event.step_materialization_data.materialization
             if event.is_step_materialization

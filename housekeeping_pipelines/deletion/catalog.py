@@ -186,7 +186,7 @@ class Catalog:
     """The live catalog as one transaction sees it; tables are read when they are asked for."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._rows = {row.oid: row for row in connection.execute(_TABLES)}
         self._tables: dict[int, Table] = {}
         self.foreign_keys: list[ForeignKey] = [
@@ -208,7 +208,7 @@ class Catalog:
         if not row.cleared:
             return tuple(row.columns)
         names = sa.text("SELECT attname FROM pg_attribute WHERE attrelid = :oid AND attnum = ANY (:numbers)")
-        return tuple(self._connection.scalars(names, {"oid": row.conrelid, "numbers": row.cleared}))
+        return tuple(self.connection.scalars(names, {"oid": row.conrelid, "numbers": row.cleared}))
 
     def table(self, oid: int) -> Table:
         """The table of this oid."""
@@ -216,9 +216,9 @@ class Catalog:
             row = self._rows[oid]
             columns = tuple(
                 Column(c.attname, c.type, c.attnotnull, c.generated, c.identity, c.atthasdef)
-                for c in self._connection.execute(_COLUMNS, {"oid": oid})
+                for c in self.connection.execute(_COLUMNS, {"oid": oid})
             )
-            key = self._connection.scalar(_KEY, {"oid": oid})
+            key = self.connection.scalar(_KEY, {"oid": oid})
             self._tables[oid] = Table(
                 oid=oid,
                 schema=row.nspname,
@@ -257,7 +257,7 @@ class Catalog:
 
     def is_indexed(self, key: ForeignKey) -> bool:
         """Whether the referring columns lead an index, in any order: else each parent row costs a scan."""
-        return bool(self._connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
+        return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from housekeeping_pipelines.errors import HousekeepingError, Refused
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -38,7 +40,13 @@ class FailedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The fields of every report (see docs/reports.md); counts are what was really deleted."""
+    """The fields of every report (see docs/reports.md); counts are what was really deleted.
+
+    Attributes:
+        message: one line of why it did not succeed, or was skipped.
+        error_type: the class of errors.py behind a run that was refused or failed.
+        table: the table whose rows the task's policy selects; others go along.
+    """
 
     task: str
     run_id: str
@@ -48,6 +56,8 @@ class Report:
     status: Status
     stopped_reason: StoppedReason | None = None
     message: str | None = None
+    error_type: str | None = None
+    table: str | None = None
     scanned: int = 0
     candidates: int = 0
     deleted: dict[str, int] = field(default_factory=dict)
@@ -65,3 +75,9 @@ class Report:
         document["started_at"] = self.started_at.isoformat()
         document["duration_seconds"] = round(self.duration_seconds, 3)
         return document
+
+
+def ended_by(error: HousekeepingError) -> dict[str, Any]:
+    """The fields of a report that an error ended."""
+    status: Status = "refused" if isinstance(error, Refused) else "failed"
+    return {"status": status, "message": error.one_line, "error_type": type(error).__name__}

@@ -15,7 +15,7 @@ import itertools
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import stamina
@@ -30,10 +30,11 @@ from housekeeping_pipelines.deletion.report import (
     SKIP_REASONS,
     Candidate,
     FailedItem,
+    ended_by,
 )
 from housekeeping_pipelines.deletion.schema import pauses, trash_batches, trash_references
 from housekeeping_pipelines.deletion.trash import Mirror, copy_to_mirror, ensure_mirror, move_to_mirror
-from housekeeping_pipelines.errors import HousekeepingError, Refused
+from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report, Status, StoppedReason
+    from housekeeping_pipelines.deletion.report import Report, StoppedReason
     from housekeeping_pipelines.deletion.run import Run
 
 logger = logging.getLogger(__name__)
@@ -147,9 +148,8 @@ class RowDeletion:
         self._mirrors: dict[int, Mirror] = {}
         self._batch_size = self.limits.batch_size
         self._seen: set[Key] = set()
-        status: Status = "succeeded"
+        ended: dict[str, Any] = {"status": "succeeded"}
         stopped: StoppedReason | None = None
-        message: str | None = None
         try:
             self._prepare()
             for keys in self._candidates():
@@ -158,23 +158,21 @@ class RowDeletion:
             stopped = stop.reason
             if stopped != "paused":
                 self._tally.skipped["budget"] += self._tally.candidates - self._tally.dealt_with
-        except Refused as error:
-            status, message = "refused", error.one_line
         except HousekeepingError as error:
-            status, message = "failed", error.one_line
+            ended = ended_by(error)
         except sa.exc.DBAPIError as error:
-            status, message = "failed", database_errors.explain(error, self.connection.engine.url).one_line
+            ended = ended_by(database_errors.explain(error, self.connection.engine.url))
         with suppress(sa.exc.DBAPIError):
             self.connection.rollback()
             self.connection.exec_driver_sql("CLOSE ALL")
             self.connection.commit()
         tally = self._tally
-        if status == "succeeded" and tally.failed_count:
-            status = "partial"
+        if ended["status"] == "succeeded" and tally.failed_count:
+            ended = {"status": "partial"}
         return self.run.report(
-            status,
+            **ended,
+            table=self.policy.table.label,
             stopped_reason=stopped,
-            message=message,
             scanned=tally.scanned,
             candidates=tally.candidates,
             deleted={} if self.run.dry_run else dict(tally.rows),

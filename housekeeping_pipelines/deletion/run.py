@@ -17,10 +17,10 @@ from housekeeping_pipelines.deletion.holds import OwnerPaths
 from housekeeping_pipelines.deletion.locks import shared_lock, task_lock
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.progress import LogObserver, Observer
-from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.deletion.report import Report, ended_by
 from housekeeping_pipelines.deletion.rows import RowDeletion
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK
-from housekeeping_pipelines.errors import HousekeepingError, Refused
+from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,12 +140,10 @@ class Housekeeper:
                             report = body(run, connection)
                         else:
                             report = run.report("skipped", message="another run is doing this now")
-        except Refused as error:
-            report = run.report("refused", message=error.one_line)
         except HousekeepingError as error:
-            report = run.report("failed", message=error.one_line)
+            report = run.report(**ended_by(error))
         except sa.exc.DBAPIError as error:
-            report = run.report("failed", message=database_errors.explain(error, self.engine.url).one_line)
+            report = run.report(**ended_by(database_errors.explain(error, self.engine.url)))
         log_report(report)
         return report
 

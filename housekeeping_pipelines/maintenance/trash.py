@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.report import FailedItem, Report
@@ -17,7 +15,15 @@ from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import sqlalchemy as sa
+
     from housekeeping_pipelines.deletion.run import Run
+
+
+_STILL_DUE = (
+    "what came back still matches the policy that took it: the next run takes it again, unless you hold it"
+    " (`housekeeping hold add`) or give it a longer life"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +53,7 @@ def undo(run: Run, connection: sa.Connection, run_id: str) -> Report:
         conflicts=tuple(result.conflicts),
         failed=tuple(FailedItem(c.item, c.reason) for c in result.conflicts),
         failed_count=result.conflict_count,
-        warnings=(
-            "what came back still matches the policy that took it: the next run takes it again, unless you hold it"
-            " (`housekeeping hold add`) or give it a longer life",
-        )
-        if result.restored
-        else (),
+        warnings=(_STILL_DUE,) if result.restored else (),
     )
 
 

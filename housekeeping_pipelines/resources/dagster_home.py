@@ -60,6 +60,13 @@ def dagster_home(settings: Settings, package: Path | None = None) -> Path:
     return home
 
 
+def workspace_file() -> Path:
+    """The project's workspace.yaml, which tells Dagster's processes where the code location is."""
+    package = Path(housekeeping_pipelines.__file__).parent
+    carried = package / "workspace.yaml"
+    return carried if carried.exists() else package.parent / "workspace.yaml"
+
+
 def write_env_file(directory: Path, home: Path) -> Path:
     """Name `home` as DAGSTER_HOME in `directory/.env`, for Dagster's commands; what it names afterwards.
 

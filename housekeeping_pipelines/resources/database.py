@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.addresses import platform_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from housekeeping_pipelines.deletion.progress import Observer
     from housekeeping_pipelines.settings import Settings
 
@@ -54,6 +57,20 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping") -> sa.En
     return engine
 
 
+@contextmanager
+def opened(engine: sa.Engine) -> Iterator[sa.Engine]:
+    """The engine for the block; what the driver raises in it becomes an error of ours.
+
+    Raises:
+        ConfigurationError: the database does not accept us.
+        Unavailable: it does not answer.
+    """
+    try:
+        yield engine
+    except sa.exc.DBAPIError as error:
+        raise database_errors.explain(error, engine.url) from None
+
+
 @dataclass(frozen=True)
 class Database:
     """The platform's database as the settings name it; nothing is opened before it is used."""
@@ -78,10 +95,8 @@ class Database:
             Unavailable: it does not answer.
         """
         engine = make_engine(platform_url(self.settings))
-        try:
+        with opened(engine):
             ensure_schema(engine)
-        except sa.exc.DBAPIError as error:
-            raise database_errors.explain(error, engine.url) from None
         return engine
 
     def housekeeper(self, observer: Observer | None = None) -> Housekeeper:

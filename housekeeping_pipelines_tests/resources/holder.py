@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
-# As much of durability as a killed process needs, and no more.
-OPTIONS = {"fsync": "off"}
+# Tests kill processes, never the machine.
+OPTIONS = {"fsync": "off", "shared_buffers": "4MB"}
 
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:

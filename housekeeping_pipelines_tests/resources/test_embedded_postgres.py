@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import pwd
 import shutil
@@ -64,9 +65,14 @@ def stopped_home() -> Iterator[Path]:
 @pytest.fixture
 def home(place: Path, stopped_home: Path) -> Path:
     """A home that has data already."""
-    made(place / "home" / "postgres")
-    subprocess.run(["cp", "-a", f"{stopped_home}/postgres/data/.", place / "home" / "postgres" / "data"], check=True)
-    return place / "home"
+    return copied(stopped_home, place / "home")
+
+
+def copied(stopped_home: Path, home: Path) -> Path:
+    made(home / "postgres")
+    data = stopped_home / "postgres" / "data"
+    subprocess.run(["cp", "-a", "--sparse=always", data, home / "postgres"], check=True)
+    return home
 
 
 def made(folder: Path, mode: int = 0o755, owner: int | None = None) -> Path:
@@ -75,6 +81,13 @@ def made(folder: Path, mode: int = 0o755, owner: int | None = None) -> Path:
     if owner is not None:
         os.chown(folder, owner, -1)
     return folder
+
+
+def pretended_data(home: Path, content: str, owner: int | None = NOBODY if AS_ROOT else None) -> Path:
+    """A data folder that is never served: its PG_VERSION, and nothing else."""
+    data = made(home / "postgres" / "data", 0o700, owner)
+    (data / "PG_VERSION").write_text(content)
+    return data
 
 
 def postmaster(home: Path) -> int:
@@ -109,6 +122,7 @@ def refusal(home: Path, **arguments: Any) -> HousekeepingError:
     return caught.value
 
 
+@functools.cache
 def python_for(uid: int) -> str:
     """An interpreter of this version that the account may run; root's own may lie below /root."""
     for candidate in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
@@ -262,28 +276,31 @@ class TestPaths:
             assert answer["socket_folder"] == str(home / "postgres" / "data")
             assert query(answer, "SELECT 1") == 1
 
-    @pytest.mark.parametrize("name", ["l" * 90, "com,ma"])
-    def test_path_that_no_socket_can_have(self, place: Path, stopped_home: Path, name: str) -> None:
-        made(place / name / "postgres")
-        subprocess.run(["cp", "-a", f"{stopped_home}/postgres/data/.", place / name / "postgres" / "data"], check=True)
-        with Holder(place / name) as holder:
+    def test_path_that_is_too_long_for_a_socket(self, place: Path, stopped_home: Path) -> None:
+        home = copied(stopped_home, place / ("l" * 90))
+        with Holder(home) as holder:
             answer = holder.answer()
             folder = Path(answer["socket_folder"])
             assert folder.parent == Path(tempfile.gettempdir())
             assert stat.S_IMODE(folder.lstat().st_mode) == 0o700
             assert query(answer, "SELECT 1") == 1
             # Who has another temporary folder finds it, too.
-            with Holder(place / name, environ={"TMPDIR": str(made(place / "t", 0o777))}) as other:
+            with Holder(home, environ={"TMPDIR": str(made(place / "t", 0o777))}) as other:
                 assert other.answer()["socket_folder"] == str(folder)
-        assert not postmaster(place / name)
         folder.chmod(0o755)
-        error = refusal(place / name)
+        error = refusal(home)
         assert isinstance(error, ConfigurationError)
         assert str(folder) in error.message
         folder.rmdir()
         folder.symlink_to(made(place / "trap", 0o700))
-        assert str(folder) in refusal(place / name).message
+        assert str(folder) in refusal(home).message
         folder.unlink()
+
+    def test_path_with_a_comma_which_lists_of_hosts_are_split_at(self, place: Path, stopped_home: Path) -> None:
+        with Holder(copied(stopped_home, place / "com,ma")) as holder:
+            answer = holder.answer()
+            assert query(answer, "SELECT 1") == 1
+        Path(answer["socket_folder"]).rmdir()
 
     def test_both_paths_are_too_long(self, place: Path) -> None:
         long = made(place / ("l" * 100))
@@ -302,20 +319,19 @@ class TestPaths:
 
 
 class TestRefusals:
-    def test_data_of_another_version(self, home: Path) -> None:
-        (home / "postgres" / "data" / "PG_VERSION").write_text("9\n")
-        error = refusal(home)
+    def test_data_of_another_version(self, place: Path) -> None:
+        pretended_data(place, "9\n")
+        error = refusal(place)
         assert isinstance(error, ConfigurationError)
         assert "PostgreSQL 9" in error.message
         assert "PostgreSQL 18" in error.message
 
     def test_data_that_are_something_else(self, place: Path) -> None:
-        data = made(place / "home" / "postgres" / "data", 0o700, NOBODY if AS_ROOT else None)
-        (data / "holiday.jpg").touch()
-        error = refusal(place / "home")
+        data = pretended_data(place, "a holiday")
+        error = refusal(place)
         assert isinstance(error, ConfigurationError)
         assert "not a PostgreSQL data folder" in error.message
-        assert [path.name for path in data.iterdir()] == ["holiday.jpg"]
+        assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
 
     def test_home_is_a_file(self, place: Path) -> None:
         (place / "home").touch()
@@ -329,30 +345,28 @@ class TestRefusals:
         assert answer["message"] == f"{place / 'home'}: Permission denied"
 
     @needs_root
-    def test_data_of_another_account(self, home: Path) -> None:
-        os.chown(home / "postgres", NOBODY, -1)
-        os.chown(home / "postgres" / "data", 0, 0)
-        error = refusal(home)
-        assert isinstance(error, ConfigurationError)
-        assert "belongs to root" in error.message
-        for name in ("postgres.lock", "postgres.users", "postgres.running", "server.log"):
-            (home / "postgres" / name).unlink(missing_ok=True)
-        with Holder(home, user=NOBODY, python=(python_for(NOBODY),)) as holder:
+    def test_data_of_another_account(self, place: Path) -> None:
+        pretended_data(place, "18\n", owner=0)
+        os.chown(place / "postgres", NOBODY, -1)
+        with Holder(place, user=NOBODY, python=(python_for(NOBODY),)) as holder:
             answer = holder.answer()
         assert answer["type"] == "ConfigurationError"
         assert "belongs to root, and this process runs as nobody" in answer["message"]
+        error = refusal(place)
+        assert isinstance(error, ConfigurationError)
+        assert "belongs to root, as whom PostgreSQL refuses to run" in error.message
 
-    def test_another_process_takes_too_long(self, home: Path) -> None:
-        with (home / "postgres" / "postgres.lock").open("w") as lock:
+    def test_another_process_takes_too_long(self, place: Path) -> None:
+        with (made(place / "postgres") / "postgres.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            error = refusal(home, patience_seconds=0.2)
+            error = refusal(place, patience_seconds=0.2)
         assert isinstance(error, Unavailable)
         assert "starting or stopping" in error.message
 
-    def test_server_that_runs_but_does_not_answer(self, home: Path) -> None:
-        with (home / "postgres" / "postgres.running").open("w") as running:
+    def test_server_that_runs_but_does_not_answer(self, place: Path) -> None:
+        with (made(place / "postgres") / "postgres.running").open("w") as running:
             fcntl.flock(running, fcntl.LOCK_EX)
-            error = refusal(home, patience_seconds=0.2)
+            error = refusal(place, patience_seconds=0.2)
         assert isinstance(error, Unavailable)
         assert "does not answer" in error.message
         assert "server.log" in str(error.hint)

@@ -1,0 +1,57 @@
+"""The command's parts put together, and what becomes of their errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import sqlalchemy as sa
+import typer
+
+from housekeeping_pipelines.cli import output
+from housekeeping_pipelines.cli.commands import dagster_processes, holds, platform, tasks, trash
+from housekeeping_pipelines.deletion.database_errors import describe
+from housekeeping_pipelines.errors import HousekeepingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USAGE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="housekeeping",
+    help="Keeps a chat-and-document platform clean, and lets you take it back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (platform, tasks, trash, dagster_processes):
+    part.register(app)
+app.add_typer(holds.app, name="hold")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    as_json = "--json" in arguments
+    try:
+        result = app(list(arguments), standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        output.say(error.format_message())
+        return USAGE
+    except click.UsageError as error:
+        hint = f"`{error.ctx.command_path} --help` says what it takes" if error.ctx else None
+        output.error("UsageError", error.format_message(), hint, as_json=as_json)
+        return USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        output.error("Interrupted", "interrupted", "what was committed is done; run it again to go on", as_json=as_json)
+        return INTERRUPTED
+    except HousekeepingError as error:
+        output.error(type(error).__name__, error.message, error.hint, as_json=as_json)
+        return error.exit_code
+    except sa.exc.DBAPIError as error:
+        output.error("DatabaseError", describe(error), None, as_json=as_json)
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,114 @@
+"""Commands that start or ask Dagster's own processes: `dev`, `run-scheduler`, `scheduler-info`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from housekeeping_pipelines.cli import launch, output, session
+from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, check_cron
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.settings import Settings
+
+# The periods between which looking for due documents makes sense; Dagster's own loop takes five seconds.
+SYNC_INTERVAL_SECONDS = (5, 86_400)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("dev")(dev)
+    app.command("run-scheduler")(run_scheduler)
+    app.command("scheduler-info")(scheduler_info)
+
+
+def dev(
+    host: Annotated[str, typer.Option(help="Where the web UI listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the web UI listens.")] = 3000,
+) -> None:
+    """Open the Dagster web UI, with schedules and sensors ticking, until Ctrl-C."""
+    settings = _prepare()
+    _become(settings, "dagster", "dev", "--host", host, "--port", str(port))
+
+
+def run_scheduler(
+    cleanup_schedule: Annotated[
+        str | None, typer.Option(metavar="CRON", help="When the daily housekeeping runs, instead of the setting.")
+    ] = None,
+    sync_interval: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="How often to look for due watched documents.")
+    ] = None,
+) -> None:
+    """Run the daemon and the code location in the foreground, without a UI, until Ctrl-C."""
+    overrides: dict[str, str] = {}
+    if cleanup_schedule is not None:
+        try:
+            overrides["DAILY_HOUSEKEEPING_CRON"] = check_cron(cleanup_schedule)
+        except ValueError as error:
+            raise ConfigurationError(f"--cleanup-schedule is {cleanup_schedule!r}: {error}") from None
+    if sync_interval is not None:
+        low, high = SYNC_INTERVAL_SECONDS
+        if not low <= sync_interval <= high:
+            raise ConfigurationError(f"--sync-interval is {sync_interval}: accepted: {low} to {high} seconds")
+        overrides["SYNC_WATCHED_DOCUMENTS_INTERVAL_SECONDS"] = str(sync_interval)
+    os.environ[OVERRIDES_VARIABLE] = json.dumps(overrides)
+    settings = _prepare()
+    _become(settings, "dagster._daemon.cli", "run")
+
+
+def _prepare() -> Settings:
+    """Everything that the processes need is made and proven here, where an error is one clear line."""
+    settings = session.start()
+    from housekeeping_pipelines.resources.addresses import dagster_url
+    from housekeeping_pipelines.resources.database import Database
+
+    session.use_dagster(settings)
+    Database(settings).engine.dispose()
+    dagster_url(settings)
+    import housekeeping_pipelines.definitions  # noqa: F401 - a wrong rule is found now, not by the daemon
+
+    return settings
+
+
+def _become(settings: Settings, module: str, *arguments: str) -> NoReturn:
+    """Turn this process into Dagster's, which then gets the terminal's and the supervisor's signals itself."""
+    from housekeeping_pipelines.resources.dagster_home import workspace_file
+
+    # A shell starts what it puts in the background with SIGINT ignored, and Dagster would then ignore SIGTERM too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    level = ["--log-level", settings.log_level.lower()]
+    command = [sys.executable, "-m", module, *arguments, "-w", str(workspace_file()), *level]
+    os.execv(sys.executable, command)  # noqa: S606 - our own arguments
+
+
+def scheduler_info(json_: Json = False) -> None:
+    """Show every schedule and sensor with its next run, as Dagster knows them."""
+    settings = session.start()
+    session.use_dagster(settings)
+    from housekeeping_pipelines.common.schedules import scheduler_status
+    from housekeeping_pipelines.definitions import defs
+
+    with launch.dagster_instance() as instance:
+        document = scheduler_status(instance, defs, datetime.now(UTC))
+    if json_:
+        output.as_json(document)
+        return
+    output.say(f"[bold]Scheduler[/] {_state(document['status'])}   [dim]time zone {settings.time_zone.key}[/]\n")
+    rows = [
+        (job["id"], job["name"], (job["next_run_time"] or "-").replace("T", " "), job["trigger"])
+        for job in document["jobs"]
+    ]
+    output.table(["id", "name", "next run", "trigger"], rows)
+    if document["status"] == "stopped":
+        output.say("\n[dim]start it:[/] housekeeping run-scheduler, or make dev")
+
+
+def _state(status: Any) -> str:
+    return f"[green]{status}[/]" if status == "running" else f"[yellow]{status}[/]"

@@ -1,0 +1,155 @@
+"""`hold add | list | remove`: exempt one subject from every policy until a date."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from housekeeping_pipelines.cli import output, session
+from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.deletion.catalog import Table
+    from housekeeping_pipelines.deletion.holds import Hold
+    from housekeeping_pipelines.settings import Settings
+
+app = typer.Typer(help="Exempt one subject from every policy until a date.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    subject: Annotated[str, typer.Argument(help="row:TABLE/KEY, or user:KEY for a user and all that is theirs.")],
+    until: Annotated[str, typer.Option(help="The last day, YYYY-MM-DD (UTC), or a moment in ISO 8601.")],
+    reason: Annotated[str, typer.Option(help="Why, for those who wonder.")],
+    json_: Json = False,
+) -> None:
+    """Hold a subject: no policy takes it, nor anything that it would go with."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion.holds import add_hold
+
+    moment = parse_until(until, datetime.now(UTC))
+    with session.platform_connection(settings) as connection:
+        type_, table, key = _resolve(settings, connection, subject)
+        hold = add_hold(
+            connection,
+            type=type_,
+            table=table,
+            key=key,
+            subject=subject,
+            until=moment,
+            reason=reason,
+            now=datetime.now(UTC),
+        )
+        exists = _exists(connection, table, key)
+    if json_:
+        output.as_json(_as_dict(hold) | {"exists": exists})
+        return
+    output.say(f"{subject} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
+    if not exists:
+        output.say(f"[yellow]![/] there is no such row in {table.label} now; `housekeeping trash list` may have it.")
+
+
+@app.command("list")
+def list_(json_: Json = False) -> None:
+    """List the holds, the one that ends first first."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion.holds import list_holds
+
+    with session.platform_connection(settings) as connection:
+        holds = list_holds(connection)
+    if json_:
+        output.as_json({"holds": [_as_dict(hold) for hold in holds]})
+    elif holds:
+        now = datetime.now(UTC)
+        rows = [
+            (str(h.id), h.subject, f"{h.until:%Y-%m-%d %H:%M}" + (" (over)" if h.until <= now else ""), h.reason)
+            for h in holds
+        ]
+        output.table(["hold", "subject", "until (UTC)", "reason"], rows)
+    else:
+        output.say("Nothing is held.")
+
+
+@app.command()
+def remove(
+    hold_id: Annotated[int, typer.Argument(metavar="ID", help="The hold's number, as listed.")], json_: Json = False
+) -> None:
+    """Remove a hold."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion.holds import remove_hold
+
+    with session.platform_connection(settings) as connection:
+        if not remove_hold(connection, hold_id):
+            raise ConfigurationError(f"there is no hold {hold_id}", hint="`housekeeping hold list` shows them")
+    if json_:
+        output.as_json({"removed": hold_id})
+    else:
+        output.say(f"Hold {hold_id} is removed.")
+
+
+def parse_until(text: str, now: datetime) -> datetime:
+    """The end of a hold: the end of a day, or a moment.
+
+    Raises:
+        ConfigurationError: it is neither, or is past.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--until is {text!r}", hint="accepted: a date such as 2027-01-31") from None
+    if len(text) == len("2027-01-31"):
+        moment = datetime.combine(moment, time.max)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= now:
+        raise ConfigurationError(f"--until {text} is past", hint="name a day to come")
+    return moment
+
+
+def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tuple[Any, Table, tuple[str, ...]]:
+    from housekeeping_pipelines.application.config import load_config
+    from housekeeping_pipelines.application.platform import Platform
+    from housekeeping_pipelines.deletion.catalog import Catalog
+
+    accepted = "accepted: row:TABLE/KEY (KEY,KEY for a key of two columns) or user:KEY"
+    platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
+    type_, _, rest = subject.partition(":")
+    if type_ == "user" and rest:
+        table, text = platform.table("users").live, rest
+    elif type_ == "row" and "/" in rest:
+        name, _, text = rest.partition("/")
+        table = platform.any_table(name)
+    else:
+        raise ConfigurationError(f"{subject!r} is no subject of a hold", hint=accepted)
+    if not table.has_key:
+        raise ConfigurationError(f"{table.label} has no key by which one row could be held")
+    key = tuple(text.split(",")) if len(table.key) > 1 else (text,)
+    if not text or len(key) != len(table.key):
+        raise ConfigurationError(f"the key of {table.label} is {', '.join(table.key)}", hint=accepted)
+    return type_, table, key
+
+
+def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bool:
+    from housekeeping_pipelines.deletion.database_errors import describe
+    from housekeeping_pipelines.deletion.matching import matches
+
+    try:
+        found = connection.scalar(
+            sa.select(sa.literal(True)).select_from(table.selectable).where(matches(table, table.key, [key]))
+        )
+    except sa.exc.DataError as error:
+        raise ConfigurationError(f"{','.join(key)!r} is no key of {table.label}: {describe(error)}") from None
+    return bool(found)
+
+
+def _as_dict(hold: Hold) -> dict[str, Any]:
+    return {
+        "id": hold.id,
+        "subject": hold.subject,
+        "until": hold.until.isoformat(),
+        "reason": hold.reason,
+        "created_at": hold.created_at.isoformat(),
+    }

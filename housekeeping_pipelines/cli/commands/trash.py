@@ -1,0 +1,102 @@
+"""Commands about what was deleted and what stops deleting: `trash list`, `pause`, `resume`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from housekeeping_pipelines.cli import output, session
+from housekeeping_pipelines.cli.session import Json
+
+app = typer.Typer(help="What can still be brought back.", no_args_is_help=True)
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="trash")
+    parent.command("pause")(pause)
+    parent.command("resume")(resume)
+
+
+@app.callback()
+def _group() -> None:
+    """What can still be brought back."""
+
+
+@app.command("list")
+def list_(json_: Json = False) -> None:
+    """List the runs whose deletions can still be undone, the latest first."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion.trash import list_trash, mirrors_with_own_types
+
+    with session.platform_connection(settings) as connection:
+        runs = list_trash(connection, timedelta(days=settings.trash_retention_days))
+        blocking = mirrors_with_own_types(connection)
+    if json_:
+        output.as_json(
+            {
+                "runs": [
+                    {
+                        "run_id": run.run_id,
+                        "task": run.task,
+                        "deleted_at": run.deleted_at.isoformat(),
+                        "expires_at": run.expires_at.isoformat(),
+                        "rows": run.rows,
+                        "files": run.files,
+                        "bytes": run.bytes,
+                    }
+                    for run in runs
+                ]
+            }
+        )
+        return
+    if not runs:
+        output.say("The trash is empty.")
+        return
+    rows = [
+        (r.run_id[:8], r.task, f"{r.deleted_at:%Y-%m-%d %H:%M}", f"{r.expires_at:%Y-%m-%d}", f"{r.rows:,}")
+        for r in runs
+    ]
+    output.table(["run", "task", "deleted (UTC)", "expires", "rows"], rows)
+    output.say("\n[dim]bring one back:[/] housekeeping undo RUN")
+    if blocking:
+        output.say(
+            f"[yellow]![/] rows of {', '.join(blocking)} use types of yours: while they are in the trash, DROP TYPE and"
+            " DROP EXTENSION refuse. To purge a run now:"
+            """ housekeeping run purge_trash --config '{"run_id": "RUN"}'"""
+        )
+
+
+def pause(
+    reason: Annotated[str, typer.Option(help="Why, for those who wonder.")] = "by hand",
+    json_: Json = False,
+) -> None:
+    """Stop every deleting run before its next batch, and refuse new ones."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion import pause as switch
+
+    with session.platform_connection(settings) as connection:
+        switch.pause(connection, reason=reason, now=datetime.now(UTC))
+    _tell(json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
+
+
+def resume(json_: Json = False) -> None:
+    """Let deleting runs start again."""
+    settings = session.start()
+    from housekeeping_pipelines.deletion import pause as switch
+
+    with session.platform_connection(settings) as connection:
+        was_paused = switch.resume(connection)
+    if settings.housekeeping_paused:
+        text = "Still paused by HOUSEKEEPING_PAUSED, which outranks this command; set it to false."
+    else:
+        text = "Resumed." if was_paused else "It was not paused."
+    _tell(json_, paused=settings.housekeeping_paused, text=text)
+
+
+def _tell(json_: bool, *, paused: bool, text: str) -> None:
+    if json_:
+        output.as_json({"paused": paused})
+    else:
+        output.say(text)

@@ -1,0 +1,151 @@
+"""Tasks run through Dagster: in this process, or handed to the daemon's queue; either way the event log has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from housekeeping_pipelines.cli import output, session
+from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from housekeeping_pipelines.settings import Settings
+
+_EXIT = {"skipped": 0, "succeeded": 0, "partial": 1, "failed": 1, "refused": Refused.exit_code}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: the report of each of its tasks, in their order."""
+
+    run_id: str
+    reports: dict[str, dict[str, Any]]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 failed or partial, 2 bad configuration, 3 refused; the worst of the tasks."""
+        codes = {self._code(report) for report in self.reports.values()}
+        return next((code for code in (1, 2, 3) if code in codes), 0)
+
+    @staticmethod
+    def _code(report: dict[str, Any]) -> int:
+        if report.get("error_type") == ConfigurationError.__name__:
+            return ConfigurationError.exit_code
+        return _EXIT[report["status"]]
+
+    @property
+    def status(self) -> str:
+        """The status of the whole: what its only task says, or `partial` where some tasks did what they should."""
+        statuses = [report["status"] for report in self.reports.values()]
+        bad = [status for status in statuses if status not in ("succeeded", "skipped")]
+        if not bad:
+            return "skipped" if statuses and set(statuses) == {"skipped"} else "succeeded"
+        return bad[0] if len(set(statuses)) == 1 else "partial"
+
+
+def check_config(task: str, values: dict[str, Any]) -> dict[str, Any]:
+    """An op's configuration as Dagster takes it, checked as the step would check it.
+
+    Raises:
+        ConfigurationError: no such task, or a value is out of bounds; the text names it.
+    """
+    from housekeeping_pipelines.definitions import TASKS
+
+    if task not in TASKS:
+        raise ConfigurationError(f"there is no task {task!r}", hint=f"the tasks are {', '.join(sorted(TASKS))}")
+    try:
+        TASKS[task].config(**values)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"{task}: " + "; ".join(_explain(problem) for problem in error.errors()),
+            hint=f"it takes {', '.join(TASKS[task].config.model_fields)}",
+        ) from None
+    return {"config": values} if values else {}
+
+
+def _explain(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no {name}"
+    if problem["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name} is {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"
+
+
+def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, names: bool) -> Outcome:
+    """Run a job in this process.
+
+    Args:
+        ops: configuration by op, as `check_config` returns it.
+        names: whether a dry run prints the name of everything that would go.
+
+    Raises:
+        HousekeepingError: Dagster's own storage cannot be used.
+    """
+    session.use_dagster(settings)
+    import dagster as dg
+
+    from housekeeping_pipelines.common.reporting import read_reports
+    from housekeeping_pipelines.common.runs import end_dead_runs, process_tags
+    from housekeeping_pipelines.definitions import defs
+    from housekeeping_pipelines.resources.database import Database
+
+    database = Database(settings)
+    with dagster_instance() as instance, output.ProgressBar(names=names) as bar:
+        end_dead_runs(instance)
+        result = defs.resolve_job_def(job).execute_in_process(
+            # The event log has the run; what Dagster would print of it is for its own developers.
+            run_config={"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            instance=instance,
+            tags=process_tags() | {"housekeeping/launched_by": "command"},
+            resources={"database": database, "observer": bar, "io_manager": dg.mem_io_manager},
+            raise_on_error=False,
+        )
+        database.close()
+        return Outcome(result.run_id, read_reports(instance, result.run_id))
+
+
+def dagster_instance() -> dg.DagsterInstance:
+    """Dagster's own storage, as DAGSTER_HOME configures it.
+
+    Raises:
+        HousekeepingError: it cannot be used.
+    """
+    import dagster as dg
+
+    try:
+        return dg.DagsterInstance.get()
+    except HousekeepingError:
+        raise
+    except dg.DagsterError as error:
+        raise ConfigurationError(f"Dagster cannot start: {' '.join(str(error).split())}") from None
+
+
+def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:
+    """Hand a job to the daemon; returns the run's id.
+
+    Raises:
+        HousekeepingError: Dagster does not take it.
+    """
+    from housekeeping_pipelines.resources.dagster_home import workspace_file
+
+    session.use_dagster(settings)
+    run_id = str(uuid.uuid4())
+    command = [
+        *(sys.executable, "-m", "dagster", "job", "launch", "-w", str(workspace_file()), "-j", job),
+        *("--run-id", run_id, "--config-json", json.dumps({"ops": ops})),
+        *("--tags", json.dumps({"housekeeping/launched_by": "command"})),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
+    if done.returncode != 0:
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
+        raise HousekeepingError(f"Dagster did not take the run: {last.strip()}")
+    return run_id

@@ -1,0 +1,150 @@
+"""What the command prints: reports for people on standard output, or one JSON document."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape as escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from housekeeping_pipelines.deletion.progress import LogObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+_STYLE = {"succeeded": "green", "skipped": "yellow", "partial": "red", "refused": "red", "failed": "red"}
+
+
+def console() -> Console:
+    return Console(highlight=False)
+
+
+def say(text: str = "") -> None:
+    """One line for people, on standard output."""
+    console().print(text, soft_wrap=True)
+
+
+def as_json(document: Any) -> None:
+    """The one document of `--json`."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def error(kind: str, message: str, hint: str | None, *, as_json: bool) -> None:
+    """An error: a line on standard error and one with what to do, or the JSON document."""
+    if as_json:
+        document = {"error": {"type": kind, "message": message, "hint": hint}}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    err = Console(stderr=True, highlight=False)
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    if hint:
+        err.print(f"[dim] hint:[/] {escape(hint)}", soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """A table that fits the terminal's width."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold dim")
+    for name in columns:
+        number = all(row[len(grid.columns)].replace(",", "").isdigit() for row in rows)
+        grid.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    console().print(grid)
+
+
+def report(document: Mapping[str, Any]) -> None:
+    """One task's report."""
+    status = document["status"]
+    out = console()
+    out.print(
+        f"[bold]{document['task']}[/]  [{_STYLE[status]}]{status}[/]"
+        f"[dim]{' (dry run)' if document['dry_run'] else ''}  {document['duration_seconds']:.1f} s[/]"
+    )
+    for mark, text in _lines(document):
+        out.print(f"  {mark} {escape(text)}", soft_wrap=True)
+
+
+def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    if document["message"]:
+        lines.append(("[red]✗[/]" if document["status"] != "skipped" else "[yellow]·[/]", document["message"]))
+    verb, counts = (
+        ("would delete", document["would_delete"]) if document["dry_run"] else ("deleted", document["deleted"])
+    )
+    first = document["table"]
+    ordered = sorted(counts.items(), key=lambda entry: entry[0] != first)
+    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {name}") for name, count in ordered]
+    lines += [("[green]✓[/]", f"restored {count:>9,}  {name}") for name, count in document.get("restored", {}).items()]
+    stats = document.get("stats") or {}
+    lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in stats.items()]
+    kept = [f"{count:,} {_KEPT[reason]}" for reason, count in document["skipped"].items() if count]
+    if kept:
+        lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))
+    if document["stopped_reason"]:
+        lines.append(("[yellow]·[/]", f"stopped by {document['stopped_reason']}; the next run goes on"))
+    if not (counts or stats or document["message"] or document.get("restored") or document["failed_count"]):
+        lines.append(("[dim]·[/]", "nothing to do"))
+    lines += [("[red]✗[/]", f"{item['item']}: {item['reason']}") for item in document["failed"][:10]]
+    if document["failed_count"] > 10:
+        lines.append(("[red]✗[/]", f"and {document['failed_count'] - 10:,} more"))
+    lines += [("[yellow]![/]", warning) for warning in document["warnings"]]
+    return lines
+
+
+_KEPT = {
+    "young": "too young",
+    "held": "held",
+    "unrecognised": "not recognised",
+    "in_use": "in use",
+    "locked": "locked by others",
+    "budget": "left for the next run",
+}
+
+
+class ProgressBar(LogObserver):
+    """Logs as any observer does, draws a bar where standard error is a terminal, and names what a dry run takes."""
+
+    def __init__(self, *, names: bool) -> None:
+        super().__init__()
+        self._names = names
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._bar: TaskID | None = None
+        self._dry_run = False
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        super().planned(task, what, candidates, dry_run=dry_run)
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+        self._dry_run = dry_run
+        self._bar = self._progress.add_task(task, total=candidates)
+
+    def advanced(self, task: str, done: int, candidates: int, rows: int) -> None:
+        super().advanced(task, done, candidates, rows)
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=done)
+
+    def took(self, item: str) -> None:
+        if self._dry_run and self._names:
+            sys.stdout.write(f"would delete {item}\n")

@@ -1,0 +1,61 @@
+"""What every command starts with: the settings, the log, and Dagster's home."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from dotenv import dotenv_values
+
+from housekeeping_pipelines import logs
+from housekeeping_pipelines.resources.dagster_home import dagster_home
+from housekeeping_pipelines.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import sqlalchemy as sa
+
+from contextlib import contextmanager
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Name what would go, and delete nothing.")]
+
+
+def start() -> Settings:
+    """Read the settings and send the log where they say.
+
+    On a terminal, where the report follows anyway, only warnings are logged unless LOG_LEVEL or LOG_FILE is set.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    settings = load_settings()
+    quiet = settings.log_file is None and settings.origin("log_level") == "default" and sys.stderr.isatty()
+    logs.configure(settings.model_copy(update={"log_level": "WARNING"}) if quiet else settings)
+    return settings
+
+
+def use_dagster(settings: Settings) -> None:
+    """Set this process's environment as Dagster's own commands do: `.env`, and a home for its state."""
+    for name, value in dotenv_values(settings.directory / ".env").items():
+        os.environ[name] = value or ""
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
+
+
+@contextmanager
+def platform_connection(settings: Settings) -> Iterator[sa.Connection]:
+    """A transaction on the platform's database, committed at the end.
+
+    Raises:
+        HousekeepingError: it cannot be opened.
+    """
+    from housekeeping_pipelines.resources.database import Database
+
+    database = Database(settings)
+    with database.engine.begin() as connection:
+        yield connection
+    database.close()

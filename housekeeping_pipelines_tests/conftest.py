@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import shutil
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,9 +35,14 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedServer:
+def server() -> EmbeddedServer:
+    home = Path(tempfile.mkdtemp(prefix="housekeeping-tests-"))
+    # Root's server runs as another account; pytest's own folders are closed to it.
+    home.chmod(0o755)
+    # Registered before the server's own, and so done after it has stopped.
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     options = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
-    return embedded_server(tmp_path_factory.mktemp("home"), options=options)
+    return embedded_server(home, options=options)
 
 
 @pytest.fixture(scope="session")

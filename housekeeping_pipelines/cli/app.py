@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
 import sqlalchemy as sa
 import typer
 
@@ -15,6 +14,9 @@ from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# typer carries a copy of click of its own and names only some of its errors: this is the class of all wrong usage.
+UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
 USAGE = 2
 INTERRUPTED = 130
@@ -36,16 +38,16 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         result = app(list(arguments), standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        output.say(error.format_message())
-        return USAGE
-    except click.UsageError as error:
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return USAGE
+        message = error.format_message().replace("Value error, ", "")
         hint = f"`{error.ctx.command_path} --help` says what it takes" if error.ctx else None
-        output.error("UsageError", error.format_message(), hint, as_json=as_json)
+        output.error("UsageError", message, hint, as_json=as_json)
         return USAGE
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         output.error("Interrupted", "interrupted", "what was committed is done; run it again to go on", as_json=as_json)
         return INTERRUPTED
     except HousekeepingError as error:

@@ -212,9 +212,7 @@ class _Cluster:
             socket_folder = self._socket_folder()
             _forget_reused_pid(self.data / "postmaster.pid")
             _forget_reused_pid(socket_folder / f"{_SOCKET}.lock")
-            # PostgreSQL splits its list of socket folders at commas outside of double quotes.
-            socket_folders = '"{}"'.format(str(socket_folder).replace('"', '""'))
-            settings = {**_OPTIONS, "unix_socket_directories": socket_folders, **self.options}
+            settings = {**_OPTIONS, "unix_socket_directories": str(socket_folder), **self.options}
             line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             wait = ("-w", "-t", f"{max(60, self.patience_seconds):.0f}")
             if self._run("pg_ctl", "start", "-s", *wait, "-o", line, log=log, keep=running):
@@ -356,7 +354,7 @@ def _connect(url: sa.URL) -> psycopg.Connection:
 
 
 def _is_address(folder: Path) -> bool:
-    # A client splits its list of hosts at commas, and knows no quotes.
+    # The server splits its list of folders at commas, and a client its list of hosts.
     path = os.fsencode(folder / _SOCKET)
     return len(path) <= _SOCKET_PATH_BYTES and b"," not in path
 

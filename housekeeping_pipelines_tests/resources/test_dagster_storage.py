@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,7 @@ from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
 from housekeeping_pipelines.resources.dagster_home import dagster_home, write_env_file
 from housekeeping_pipelines.settings import load_settings
-from housekeeping_pipelines_tests.resources.holder import ROOT, Holder
+from housekeeping_pipelines_tests.resources.holder import ROOT, Holder, reachable_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,15 +55,13 @@ with dg.DagsterInstance.get() as instance:
 @pytest.fixture
 def project() -> Iterator[Path]:
     """A project's root with a space in its path, `.env` included, and a job; nothing is exported."""
-    parent = Path(tempfile.mkdtemp(prefix="hk-"))
-    parent.chmod(0o755)
-    root = parent / "the project"
-    root.mkdir()
-    (root / "tiny.py").write_text(DEFINITIONS)
-    (root / "rehydrate.py").write_text(REHYDRATE)
-    write_env_file(root, dagster_home(load_settings(root, {})))
-    yield root
-    shutil.rmtree(parent)
+    with reachable_folder() as parent:
+        root = parent / "the project"
+        root.mkdir()
+        (root / "tiny.py").write_text(DEFINITIONS)
+        (root / "rehydrate.py").write_text(REHYDRATE)
+        write_env_file(root, dagster_home(load_settings(root, {})))
+        yield root
 
 
 def run(project: Path, *arguments: str, **environ: str) -> str:
@@ -107,11 +103,8 @@ class TestStorage:
 @pytest.fixture(scope="module")
 def server() -> Iterator[sa.URL]:
     """A server that somebody else runs."""
-    home = Path(tempfile.mkdtemp(prefix="hk-"))
-    home.chmod(0o755)
-    with Holder(home, databases=("shop",)) as holder:
+    with reachable_folder() as home, Holder(home, databases=("shop",)) as holder:
         yield sa.make_url(holder.answer()["url"])
-    shutil.rmtree(home)
 
 
 class TestAddresses:

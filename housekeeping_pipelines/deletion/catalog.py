@@ -33,7 +33,9 @@ _TABLES = sa.text(
     """
     SELECT c.oid, n.nspname, c.relname, c.relkind, pg_table_is_visible(c.oid) AS visible,
            EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
-                   WHERE i.inhparent = c.oid AND NOT child.relispartition) AS inherited
+                   WHERE i.inhparent = c.oid AND NOT child.relispartition) AS inherited,
+           EXISTS (SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgtype & 10 = 10 -- BEFORE, DELETE
+                   AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)))) AS guarded
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', :ours) AND n.nspname NOT LIKE 'pg\\_t%'
@@ -43,7 +45,8 @@ _TABLES = sa.text(
 
 _COLUMNS = sa.text(
     """
-    SELECT a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+    SELECT a.attname, a.attnum, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid::bigint AS type_oid,
+           format_type(a.atttypid, -1) AS bare_type, a.attnotnull,
            a.attgenerated <> '' AS generated, a.attidentity <> '' AS identity, a.atthasdef
     FROM pg_attribute a WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
     """
@@ -63,10 +66,15 @@ _KEY = sa.text(
     """
 )
 
-# conparentid: a partition's copy of its parent's key is not a key of its own.
+# conparentid: a partition's copy of its parent's key is not a key of its own. What newer versions have is read from
+# the row as JSON, so that older ones only lack it.
 _FOREIGN_KEYS = sa.text(
     """
-    SELECT k.conname, k.conrelid, k.confrelid, k.confdeltype,
+    SELECT k.conname, coalesce(pg_partition_root(k.conrelid), k.conrelid)::oid AS conrelid,
+           coalesce(pg_partition_root(k.confrelid), k.confrelid)::oid AS confrelid, k.confdeltype,
+           EXISTS (SELECT FROM pg_class c WHERE c.oid IN (k.conrelid, k.confrelid) AND c.relispartition) AS in_part,
+           coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) AS of_period,
+           coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) AS enforced,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY c(attnum, position)
                  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.position) AS columns,
            ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY c(attnum, position)
@@ -105,10 +113,12 @@ class PgType(UserDefinedType[Any]):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column as it is now; `type` as `format_type` writes it."""
+    """One column as it is now; `type` as `format_type` writes it, `bare_type` without a length or a precision."""
 
     name: str
     type: str
+    bare_type: str
+    type_oid: int
     not_null: bool
     generated: bool
     identity: bool
@@ -120,7 +130,8 @@ class Table:
     """One table as it is now.
 
     `key` names the columns that identify a row: the primary key, or else a unique index over columns that are never
-    null, or else `ctid`, which holds only as long as the row is locked.
+    null, or else `ctid`, which holds only as long as the row is locked. `guarded` says that a trigger has a word
+    before a row is deleted, and may keep it.
     """
 
     oid: int
@@ -131,6 +142,7 @@ class Table:
     inherited: bool
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    guarded: bool = False
 
     @property
     def label(self) -> str:
@@ -156,7 +168,8 @@ class Table:
         return next((c for c in self.columns if c.name == name), None) or _raise(KeyError(name))
 
     def type_of(self, name: str) -> str:
-        return "tid" if name == "ctid" else self.column(name).type
+        """The type to cast a value to: with a length, the cast would cut a longer value to one that is somebody else's."""
+        return "tid" if name == "ctid" else self.column(name).bare_type
 
     def nearest(self, name: str) -> str:
         """What to say about a column that is missing: the real names nearest to it."""
@@ -165,7 +178,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A key from `columns` of the table `child` to `targets` of the table `parent` (both by oid)."""
+    """A key from `columns` of the table `child` to `targets` of the table `parent` (both by oid).
+
+    `problem` says why the rows behind it cannot be found by their values.
+    """
 
     name: str
     child: int
@@ -175,6 +191,7 @@ class ForeignKey:
     on_delete: OnDelete
     cleared: tuple[str, ...] = ()
     declared: bool = True
+    problem: str | None = None
 
     @property
     def clears(self) -> bool:
@@ -198,6 +215,8 @@ class Catalog:
                 targets=tuple(row.targets),
                 on_delete=_ON_DELETE[row.confdeltype],
                 cleared=self._cleared(row),
+                declared=row.enforced,
+                problem=_problem(row),
             )
             for row in connection.execute(_FOREIGN_KEYS)
         ]
@@ -215,7 +234,9 @@ class Catalog:
         if oid not in self._tables:
             row = self._rows[oid]
             columns = tuple(
-                Column(c.attname, c.type, c.attnotnull, c.generated, c.identity, c.atthasdef)
+                Column(
+                    c.attname, c.type, c.bare_type, c.type_oid, c.attnotnull, c.generated, c.identity, c.atthasdef
+                )
                 for c in self.connection.execute(_COLUMNS, {"oid": oid})
             )
             key = self.connection.scalar(_KEY, {"oid": oid})
@@ -228,16 +249,15 @@ class Catalog:
                 inherited=row.inherited,
                 columns=columns,
                 key=tuple(key) if key else ("ctid",),
+                guarded=row.guarded,
             )
         return self._tables[oid]
 
     def find(self, name: str) -> Table | None:
         """The table that a person calls `table` or `schema.table`; None if there is none."""
-        schema, _, bare = name.rpartition(".")
-        for oid, row in self._rows.items():
-            if (row.visible and row.relname == name) or (schema and (row.nspname, row.relname) == (schema, bare)):
-                return self.table(oid)
-        return None
+        visible = [oid for oid, row in self._rows.items() if row.visible and row.relname == name]
+        named = [oid for oid, row in self._rows.items() if f"{row.nspname}.{row.relname}" == name]
+        return self.table([*visible, *named][0]) if visible or named else None
 
     def find_exactly(self, schema: str, name: str) -> Table | None:
         """The table of this schema and name; None if there is none."""
@@ -258,6 +278,16 @@ class Catalog:
     def is_indexed(self, key: ForeignKey) -> bool:
         """Whether the referring columns lead an index, in any order: else each parent row costs a scan."""
         return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
+
+
+def _problem(row: Any) -> str | None:
+    if row.in_part:
+        return "it belongs to one partition alone"
+    if row.of_period:
+        return "it refers to a period"
+    if not row.enforced and _ON_DELETE[row.confdeltype] in ("set null", "set default"):
+        return "it is not enforced, so nothing would clear it"
+    return None
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ before anything goes; a table that refers to itself is closed over row by row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,23 @@ class Plan:
         return tuple(key for key in self.followed if key.child == table.oid == key.parent)
 
     def is_leaf(self, table: Table) -> bool:
-        """Whether nothing hangs on or refers to the table, so that its rows can go without being named first."""
-        return table is not self.root and not any(key.parent == table.oid for key in (*self.followed, *self.cleared))
+        """Whether nothing hangs on or refers to the table or changes it, so that its rows need not be named first."""
+        return not (
+            table is self.root
+            or table.guarded
+            or self.is_cleared_before_it_goes(table)
+            or any(key.parent == table.oid for key in (*self.followed, *self.cleared))
+        )
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The tables of which one row may hang on several roots, by oid."""
+        found: set[int] = set()
+        for table in self.tables:
+            upward = self.upward(table)
+            if self.self_references(table) or len(upward) > 1 or any(key.parent in found for key in upward):
+                found.add(table.oid)
+        return frozenset(found)
 
     def loses_references_to(self, table: Table) -> tuple[ForeignKey, ...]:
         """The keys that are cleared when rows of a table go."""
@@ -108,6 +124,12 @@ def make_plan(
                 queue.append(key.child)
     followed = tuple(key for key in keys if key.parent in reached and not key.clears)
     cleared = tuple(key for key in keys if key.parent in reached and key.clears)
+    for key in (*followed, *cleared):
+        if key.problem is not None:
+            raise Refused(
+                f"{catalog.table(key.child).label} refers to {catalog.table(key.parent).label} by {key.name}, which"
+                f" cannot be followed: {key.problem}"
+            )
     tables = {oid: catalog.table(oid) for oid in reached}
     for table in tables.values():
         _check_movable(table)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
+from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, PgType
 from housekeeping_pipelines.deletion.locks import lock_for_transaction
@@ -74,7 +74,8 @@ class TrashedRun:
 
 def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
     """The mirror for the table's present shape, made if it is not there; the caller commits."""
-    shape = json.dumps([table.schema, table.name, [[c.name, c.type] for c in table.columns], table.key])
+    # The type's number: another type may have taken its name.
+    shape = json.dumps([table.schema, table.name, [[c.name, c.type, c.type_oid] for c in table.columns], table.key])
     digest = hashlib.sha256(shape.encode()).hexdigest()[:12]
     # A name has at most 63 bytes in PostgreSQL; a cut must not leave half a character.
     name = table.name.encode()[:50].decode(errors="ignore") + "_" + digest
@@ -82,23 +83,24 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
     if known:
         return known[0]
     connection.execute(lock_for_transaction(_MAKING_LOCK))
+    known = find_mirrors(connection, name=name)
+    if known:
+        return known[0]
     _execute_quoted(
         connection,
-        "CREATE TABLE IF NOT EXISTS {} AS SELECT NULL::bigint AS housekeeping_batch, t.* FROM {} t WITH NO DATA",
+        "CREATE TABLE {} AS SELECT NULL::bigint AS housekeeping_batch, t.* FROM {} t WITH NO DATA",
         (OUR_SCHEMA, name),
         (table.schema, table.name),
     )
     _execute_quoted(connection, "CREATE INDEX ON {} (housekeeping_batch)", (OUR_SCHEMA, name))
     connection.execute(
-        insert(trash_tables)
-        .values(
+        sa.insert(trash_tables).values(
             mirror=name,
             source_schema=table.schema,
             source_table=table.name,
             columns=[[c.name, c.type] for c in table.columns],
             key=list(table.key),
         )
-        .on_conflict_do_nothing()
     )
     return find_mirrors(connection, name=name)[0]
 
@@ -107,8 +109,8 @@ def _execute_quoted(connection: sa.Connection, statement: str, *names: tuple[str
     """Execute a statement about tables for which SQLAlchemy has no construct; it quotes their names."""
     quote = connection.dialect.identifier_preparer.quote_identifier
     tables = [f"{quote(schema)}.{quote(name)}" for schema, name in names]
-    # The driver would read a % in a name as the start of a parameter.
-    connection.exec_driver_sql(statement.format(*tables).replace("%", "%%"))
+    # What quotes a name also doubles its %, which the driver would read as the start of a parameter.
+    connection.exec_driver_sql(statement.format(*tables))
 
 
 def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[Mirror]:

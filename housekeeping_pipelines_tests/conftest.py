@@ -17,6 +17,8 @@ from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
 
+from housekeeping_pipelines_tests.support import Installation
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,6 +72,18 @@ def _create(server: EmbeddedServer, template: str | None) -> sa.URL:
 def database_url(server: EmbeddedServer) -> sa.URL:
     """An empty database."""
     return _create(server, None)
+
+
+@pytest.fixture
+def installation(server: EmbeddedServer, engine: sa.Engine, tmp_path: Path) -> Installation:
+    """A folder with a space in its name, on the database of `engine`; Dagster's own is beside it."""
+    directory = tmp_path / "my platform"
+    directory.mkdir()
+    environ = {
+        "DATABASE_URL": engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+        "DAGSTER_PG_URL": _create(server, None).set(drivername="postgresql").render_as_string(hide_password=False),
+    }
+    return Installation(directory, environ)
 
 
 @pytest.fixture

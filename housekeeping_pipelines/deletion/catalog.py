@@ -76,9 +76,11 @@ _FOREIGN_KEYS = sa.text(
            coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) AS of_period,
            coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) AS enforced,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY c(attnum, position)
-                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.position) AS columns,
+                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.position)
+               AS columns,
            ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY c(attnum, position)
-                 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.attnum ORDER BY c.position) AS targets,
+                 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.attnum ORDER BY c.position)
+               AS targets,
            to_jsonb(k) -> 'confdelsetcols' AS cleared
     FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
     ORDER BY k.conrelid, k.conname
@@ -168,7 +170,7 @@ class Table:
         return next((c for c in self.columns if c.name == name), None) or _raise(KeyError(name))
 
     def type_of(self, name: str) -> str:
-        """The type to cast a value to: with a length, the cast would cut a longer value to one that is somebody else's."""
+        """The type to cast a value to; with a length, the cast would cut a longer value to somebody else's."""
         return "tid" if name == "ctid" else self.column(name).bare_type
 
     def nearest(self, name: str) -> str:
@@ -234,9 +236,7 @@ class Catalog:
         if oid not in self._tables:
             row = self._rows[oid]
             columns = tuple(
-                Column(
-                    c.attname, c.type, c.bare_type, c.type_oid, c.attnotnull, c.generated, c.identity, c.atthasdef
-                )
+                Column(c.attname, c.type, c.bare_type, c.type_oid, c.attnotnull, c.generated, c.identity, c.atthasdef)
                 for c in self.connection.execute(_COLUMNS, {"oid": oid})
             )
             key = self.connection.scalar(_KEY, {"oid": oid})

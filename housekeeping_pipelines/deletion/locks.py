@@ -69,6 +69,11 @@ def is_task_locked(connection: sa.Connection, task: str) -> bool:
     )
 
 
+def try_lock(name: str) -> sa.Select[tuple[bool]]:
+    """A statement that says whether it got a lock, which is kept until the transaction ends; it does not wait."""
+    return sa.select(sa.func.pg_try_advisory_xact_lock(_NAMESPACE, _number(name)))
+
+
 def lock_for_transaction(name: str, *, shared: bool = False) -> sa.Select[tuple[None]]:
     """A statement that waits for a lock and keeps it until the transaction ends."""
     function = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock

@@ -85,8 +85,8 @@ class Plan:
     def warnings(self) -> list[str]:
         """What a person should know before trusting the plan."""
         undeclared = [
-            f"{self.members[key.child].label}.{key.columns[0]} is not declared as a key to {self.members[key.parent].label}: "
-            f"a row that is written while its parent goes stays behind as an orphan"
+            f"{self.members[key.child].label}.{key.columns[0]} is not declared as a key to "
+            f"{self.members[key.parent].label}: a row that is written while its parent goes stays behind as an orphan"
             for key in self.followed
             if not key.declared
         ]
@@ -154,10 +154,11 @@ def make_plan(
         members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
     )
     for key in cleared:
-        if not catalog.table(key.child).has_key:
+        child = catalog.table(key.child)
+        if not child.has_key:
             raise Refused(
-                f"{plan.members[key.child].label} has no primary key, so what {key.name} clears could not be brought back",
-                hint=f"give {plan.members[key.child].label} a primary key",
+                f"{child.label} has no primary key, so what {key.name} clears could not be brought back",
+                hint=f"give {child.label} a primary key",
             )
     for table in order:
         if plan.is_cleared_before_it_goes(table) and not table.has_key:

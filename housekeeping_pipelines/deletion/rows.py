@@ -63,7 +63,14 @@ ATTEMPTS = 3
 # So many single rows in trouble are no longer the rows' fault.
 MAX_TROUBLES = 100
 
+# Each has cost three lock timeouts by then: it is the table that is locked, and the run would take hours to find out.
+MAX_LOCKED_IN_A_ROW = 20
+
 _CURSOR = "housekeeping_candidates"
+
+
+def _set_locally(connection: sa.Connection, name: str, milliseconds: int) -> None:
+    connection.execute(sa.select(sa.func.set_config(name, f"{milliseconds}ms", True)))
 
 
 class _Trouble(Exception):
@@ -147,7 +154,9 @@ class RowDeletion:
         self._tally = _Tally(warnings=[*self.policy.warnings, *self.plan.warnings()])
         self._mirrors: dict[int, Mirror] = {}
         self._batch_size = self.limits.batch_size
-        self._seen: set[Key] = set()
+        self._locked_in_a_row = 0
+        # A dry run leaves the rows where they are: what several roots would take is counted with the first.
+        self._seen: dict[int, set[Key]] = {oid: set() for oid in self.plan.shared}
         ended: dict[str, Any] = {"status": "succeeded"}
         stopped: StoppedReason | None = None
         try:
@@ -188,6 +197,9 @@ class RowDeletion:
         """The guards, and the list of candidates as a cursor that outlives its transaction."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         guards.check_not_paused(connection, by_setting=self.paused_by_setting)
+        connection.commit()
+        # One snapshot for all, so that the counts belong to the list.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         rows = sa.select(sa.func.count()).select_from(table.selectable)
         self._tally.scanned = connection.scalar(rows) or 0
         if self._tally.scanned:
@@ -200,7 +212,9 @@ class RowDeletion:
         if held is not None:
             self._tally.skipped["held"] = connection.scalar(rows.where(condition, held)) or 0
             condition = sa.and_(condition, held.is_not(True))
-        listing = sa.select(*text_of(table, table.key)).where(condition).order_by(policy.age_from)
+        # The key decides between rows of the same age: a dry run must stop where the real run will.
+        key = [table.selectable.c[name] for name in table.key]
+        listing = sa.select(*text_of(table, table.key)).where(condition).order_by(policy.age_from, *key)
         compiled = listing.compile(dialect=connection.dialect)
         connection.exec_driver_sql(f"DECLARE {_CURSOR} SCROLL CURSOR WITH HOLD FOR {compiled.string}", compiled.params)
         self._tally.candidates = connection.exec_driver_sql(f"MOVE FORWARD ALL IN {_CURSOR}").rowcount
@@ -262,7 +276,8 @@ class RowDeletion:
         try:
             for attempt in stamina.retry_context(
                 on=database_errors.is_transient,
-                attempts=ATTEMPTS,
+                # Its halves are the next attempts of a batch of several.
+                attempts=ATTEMPTS if len(keys) == 1 else 1,
                 timeout=None,
                 wait_initial=0.05,
                 wait_max=1.0,
@@ -281,15 +296,13 @@ class RowDeletion:
         connection = self.connection
         if self.run.dry_run:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-            keys = [key for key in keys if key not in self._seen]
-        connection.execute(
-            sa.select(
-                sa.func.set_config("lock_timeout", f"{LOCK_TIMEOUT_MS}ms", True),
-                sa.func.set_config("statement_timeout", f"{STATEMENT_TIMEOUT_MS}ms", True),
-            )
-        )
+            seen = self._seen.get(self.plan.root.oid, set())
+            keys = [key for key in keys if key not in seen]
+        _set_locally(connection, "statement_timeout", STATEMENT_TIMEOUT_MS)
         if not self.run.dry_run:
+            # Whoever adds a hold is waited for: no row is to blame.
             connection.execute(lock_for_transaction(HOLDS_LOCK, shared=True))
+        _set_locally(connection, "lock_timeout", LOCK_TIMEOUT_MS)
         if connection.scalar(sa.select(sa.literal(True)).select_from(pauses)):
             raise _Stop("paused")
         holds = ActiveHolds.read(connection, self.clock())
@@ -305,11 +318,10 @@ class RowDeletion:
         batch.rows[root.oid] = self._named(root, matches(root, root.key, [r.key for r in batch.roots]), lock=False)
         self._close_over(root, batch, holds)
         for table in self.plan.tables[1:]:
-            if not self.plan.is_leaf(table):
+            if not self.plan.is_leaf(table) or (self.run.dry_run and table.oid in self.plan.shared):
                 self._reach(table, batch)
         self._check_holds_inside(batch, holds)
         if self.run.dry_run:
-            self._seen.update(self._extra_roots(batch))
             batch.counts = {table.label: self._count(table, batch) for table in self.plan.tables}
         else:
             self._move(batch)
@@ -394,24 +406,15 @@ class RowDeletion:
 
         Rows of the root's own table come only along when the policy selects them too.
         """
-        for key in self.plan.self_references(table):
-            frontier = batch.rows[table.oid]
-            while frontier:
-                which = self._refers(key, frontier)
-                found = {} if which is None else self._named(table, which, lock=True)
-                frontier = {own: values for own, values in found.items() if own not in batch.rows[table.oid]}
-                if (
-                    frontier
-                    and holds is not None
-                    and len(self._still_candidates(list(frontier), holds)) < len(frontier)
-                ):
-                    raise _Trouble("in_use", f"a row that is to stay refers to it by {key.name}")
-                batch.rows[table.oid] |= frontier
-
-    def _extra_roots(self, batch: _Batch) -> list[Key]:
-        if not self.plan.self_references(self.plan.root):
-            return []
-        return list(batch.rows[self.plan.root.oid])
+        keys = self.plan.self_references(table)
+        frontier = batch.rows[table.oid]
+        while keys and frontier:
+            conditions = [which for key in keys if (which := self._refers(key, frontier)) is not None]
+            found = self._named(table, sa.or_(*conditions), lock=True) if conditions else {}
+            frontier = {own: values for own, values in found.items() if own not in batch.rows[table.oid]}
+            if frontier and holds is not None and len(self._still_candidates(list(frontier), holds)) < len(frontier):
+                raise _Trouble("in_use", f"a row of {table.label} that is to stay refers to it")
+            batch.rows[table.oid] |= frontier
 
     def _check_holds_inside(self, batch: _Batch, holds: ActiveHolds) -> None:
         if not holds:
@@ -427,14 +430,14 @@ class RowDeletion:
 
     def _in_batch(self, table: Table, batch: _Batch) -> sa.ColumnElement[bool] | None:
         """Which rows of a table go with the batch; None if none does."""
-        if self.plan.is_leaf(table):
+        rows = batch.rows.get(table.oid)
+        if rows is None:
             return self._hanging(table, batch)
-        rows = batch.rows[table.oid]
         return matches(table, table.key, rows) if rows else None
 
     def _count(self, table: Table, batch: _Batch) -> int:
         if table.oid in batch.rows:
-            return len(batch.rows[table.oid])
+            return len(batch.rows[table.oid].keys() - self._seen.get(table.oid, set()))
         which = self._in_batch(table, batch)
         if which is None:
             return 0
@@ -449,7 +452,8 @@ class RowDeletion:
         copied = [table for table in self.plan.tables if self.trashed and self.plan.is_cleared_before_it_goes(table)]
         for table in copied:
             if (which := self._in_batch(table, batch)) is not None:
-                connection.execute(copy_to_mirror(self._mirrors[table.oid], table, number, which))
+                statement = copy_to_mirror(self._mirrors[table.oid], table, number, which)
+                self._check_went(table, batch, connection.execute(statement).rowcount)
         for table in reversed(self.plan.tables):
             which = self._in_batch(table, batch)
             if which is None:
@@ -459,6 +463,7 @@ class RowDeletion:
                 gone = connection.execute(move_to_mirror(self._mirrors[table.oid], table, number, which)).rowcount
             else:
                 gone = connection.execute(sa.delete(table.selectable).where(which)).rowcount
+            self._check_went(table, batch, gone)
             self._write_references(number, cleared)
             batch.counts[table.label] = gone
             if self.trashed and gone:
@@ -469,6 +474,15 @@ class RowDeletion:
                     id=number, run_id=self.run.run_id, task=self.run.task, deleted_at=self.clock(), contents=contents
                 ).inline()
             )  # fmt: skip
+
+    def _check_went(self, table: Table, batch: _Batch, count: int) -> None:
+        """
+        Raises:
+            _Trouble: rows that were locked and named are not among those that went.
+        """
+        stayed = len(batch.rows.get(table.oid, ())) - count
+        if table.oid in batch.rows and stayed:
+            raise _Trouble("failed", f"{stayed:,} rows of {table.label} stayed when they were deleted, as by a trigger")
 
     def _references_to_clear(self, table: Table, batch: _Batch) -> list[tuple[ForeignKey, Key, tuple[str | None, ...]]]:
         """The rows that stay and lose their reference to rows of `table`, with the values that they lose."""
@@ -499,23 +513,22 @@ class RowDeletion:
                 matches(child, child.key, entries)
             )
             became = {tuple(row[:width]): list(row[width:]) for row in self.connection.execute(statement)}
-            self.connection.execute(
-                sa.insert(trash_references),
-                [
-                    {
-                        "batch_id": number,
-                        "source_schema": child.schema,
-                        "source_table": child.name,
-                        "key_columns": list(child.key),
-                        "key": list(own),
-                        "columns": list(key.cleared),
-                        "was": list(was),
-                        "became": became[own],
-                    }
-                    for own, was in entries.items()
-                    if own in became
-                ],
-            )
+            written = [
+                {
+                    "batch_id": number,
+                    "source_schema": child.schema,
+                    "source_table": child.name,
+                    "key_columns": list(child.key),
+                    "key": list(own),
+                    "columns": list(key.cleared),
+                    "was": list(was),
+                    "became": became[own],
+                }
+                for own, was in entries.items()
+                if own in became
+            ]
+            if written:
+                self.connection.execute(sa.insert(trash_references), written)
 
     def _check_rows_left(self, batch: _Batch) -> None:
         """`total + size > budget` stops before, not after: raising rolls the batch back."""
@@ -540,13 +553,21 @@ class RowDeletion:
                 raise HousekeepingError(f"gave up after {MAX_TROUBLES} rows could not be deleted; {trouble.reason}")
             return
         tally.skipped[trouble.counts_as] += 1
-        if trouble.counts_as == "budget":
+        if trouble.counts_as == "budget" and tally.skipped["budget"] <= MAX_FAILED:
             tally.warnings.append(f"{name} was left: {trouble.reason}")
+        if trouble.counts_as == "locked":
+            self._locked_in_a_row += 1
+            if self._locked_in_a_row >= MAX_LOCKED_IN_A_ROW:
+                raise HousekeepingError(f"gave up after {MAX_LOCKED_IN_A_ROW} rows in a row: {trouble.reason}")
         logger.debug("%s: %s left: %s", self.run.task, name, trouble.reason)
 
     def _record(self, batch: _Batch, dealt_with: int) -> None:
         tally, root = self._tally, self.plan.root
         tally.dealt_with += dealt_with
+        self._locked_in_a_row = 0
+        if self.run.dry_run:
+            for oid, seen in self._seen.items():
+                seen |= batch.rows.get(oid, {}).keys()
         for reason, count in batch.skipped.items():
             tally.skipped[reason] += count
         for label, count in batch.counts.items():

@@ -95,6 +95,9 @@ class Housekeeper:
         dry_run = dry_run or self.every_run_is_dry
 
         def body(run: Run, connection: sa.Connection) -> Report:
+            if dry_run:
+                connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+                connection.commit()
             catalog = Catalog(connection)
             policy = make_policy(catalog, self.clock())
             plan = make_plan(catalog, policy.table, policy.undeclared, policy.follows)

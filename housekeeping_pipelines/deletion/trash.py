@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, PgType
-from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.deletion.locks import lock_for_transaction, try_lock
 from housekeeping_pipelines.deletion.schema import trash_batches, trash_references, trash_tables
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ BATCH_COLUMN = "housekeeping_batch"
 # Held in share mode by every session that counts on mirrors' being there, and alone to drop one.
 MIRRORS_LOCK = "mirrors"
 _MAKING_LOCK = "making mirrors"
+
+
+def undo_lock(run_id: str) -> str:
+    """Held in share mode by an undo of the run; the purge takes nothing of a run whose lock it does not get."""
+    return f"undo {run_id}"
+
 
 # Rows that one transaction of the purge removes: well under two seconds' work.
 PURGE_ROWS = 50_000
@@ -132,17 +138,20 @@ def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[
 
 
 def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
-    """A statement that copies rows, which stay."""
+    """A statement that copies rows, which stay; it reports how many."""
     names = [column.name for column in table.columns]
     rows = sa.select(sa.literal(batch, sa.BigInteger), *(table.selectable.c[n] for n in names)).where(which)
-    return sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
+    insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
+    return insert.execution_options(preserve_rowcount=True)
 
 
 def move_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
     """A statement that moves rows; it reports how many."""
     names = [column.name for column in table.columns]
-    gone = sa.delete(table.selectable).where(which).returning(*(table.selectable.c[n] for n in names)).cte("gone")
-    rows = sa.select(sa.literal(batch, sa.BigInteger), *(gone.c[n] for n in names))
+    # Short labels: SQLAlchemy cuts those that come near PostgreSQL's 63 bytes.
+    labelled = (table.selectable.c[name].label(f"c{position}") for position, name in enumerate(names))
+    gone = sa.delete(table.selectable).where(which).returning(*labelled).cte("gone")
+    rows = sa.select(sa.literal(batch, sa.BigInteger), *gone.c)
     insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
     return insert.execution_options(preserve_rowcount=True)
 
@@ -196,16 +205,24 @@ def purge(
     Returns:
         rows removed by source table.
     """
-    mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
     due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
     removed: dict[str, int] = {}
+    being_undone: set[str] = set()
     while may_go_on is None or next(may_go_on):
-        # SKIP LOCKED: an undo that is bringing a batch back keeps it.
-        statement = sa.select(trash_batches.c.id, trash_batches.c.contents).where(due)
+        statement = sa.select(trash_batches.c.id, trash_batches.c.run_id, trash_batches.c.contents)
+        statement = statement.where(due, trash_batches.c.run_id.not_in(sorted(being_undone)))
         statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
-        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in connection.execute(statement)])
+        found = connection.execute(statement).all()
+        # An undo keeps what it has not come to yet.
+        kept = {name for name in {row.run_id for row in found} if not connection.scalar(try_lock(undo_lock(name)))}
+        being_undone |= kept
+        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in found if row.run_id not in kept])
         if not batches:
+            connection.rollback()
+            if kept:
+                continue
             break
+        mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
         ids = [batch_id for batch_id, _ in batches]
         for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
             mirror = mirrors[mirror_id]
@@ -215,7 +232,7 @@ def purge(
         connection.execute(sa.delete(trash_batches).where(_in(trash_batches.c.id, ids)))
         connection.commit()
     connection.rollback()
-    for mirror in mirrors.values():
+    for mirror in find_mirrors(connection):
         _drop_if_empty(connection, mirror)
     return removed
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.compiler import compiles
 
 from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import Catalog, PgType, Table
+from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, Catalog, PgType, Table
+from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.matching import item_name, matches
 from housekeeping_pipelines.deletion.schema import trash_batches, trash_references
-from housekeeping_pipelines.deletion.trash import BATCH_COLUMN, Mirror, find_mirrors
+from housekeeping_pipelines.deletion.trash import BATCH_COLUMN, Mirror, find_mirrors, undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,7 +65,11 @@ class UndoResult:
 
 
 class _Lossy(Exception):
-    """A table cannot take its rows back as they were."""
+    """Rows would not come back as they were."""
+
+
+class _Misfit(Exception):
+    """No row of a table can come back."""
 
 
 def find_run(connection: sa.Connection, prefix: str) -> str:
@@ -95,11 +101,12 @@ def undo_run(
     catalog = Catalog(connection)
     mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
     connection.commit()
-    for done, number in enumerate(numbers, start=1):
-        with connection.begin():
-            _Batch(connection, catalog, mirrors, number, result).restore()
-        if on_progress is not None:
-            on_progress(done, len(numbers))
+    with shared_lock(connection, undo_lock(run_id)):
+        for done, number in enumerate(numbers, start=1):
+            with connection.begin():
+                _Batch(connection, catalog, mirrors, number, result).restore()
+            if on_progress is not None:
+                on_progress(done, len(numbers))
     return result
 
 
@@ -112,6 +119,19 @@ class _OverridingSelect(sa.Select[Any]):
 @compiles(_OverridingSelect)
 def _compile_overriding(element: _OverridingSelect, compiler: Any, **options: Any) -> str:
     return "OVERRIDING SYSTEM VALUE " + str(compiler.visit_select(element, **options))
+
+
+def _reason(error: Exception) -> str:
+    """One line; an error that ended the connection is raised again."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        return str(error)
+    if error.connection_invalidated:
+        raise error
+    return database_errors.describe(error)
+
+
+def _at(source: sa.TableClause, places: list[str]) -> sa.ColumnElement[bool]:
+    return source.c.ctid == sa.any_(sa.cast(places, PgType("tid[]")))
 
 
 class _Batch:
@@ -171,15 +191,17 @@ class _Batch:
             with self.connection.begin_nested():
                 self._check_shape(mirror, table)
                 restored = self._insert(mirror, table, nulled, sa.true())
-                self.came[mirror.id] = sa.true()
-        except _Lossy as error:
+            self.came[mirror.id] = sa.true()
+        except _Misfit as error:
             self.result.conflict(table.label, str(error), count)
             return 0
-        except sa.exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            logger.info("%s: row by row, since %s", table.label, database_errors.describe(error))
-            restored = self._row_by_row(mirror, table, nulled)
+        except (_Lossy, sa.exc.DBAPIError) as error:
+            reason = _reason(error)
+            if isinstance(error, sa.exc.DBAPIError) and not database_errors.is_about_a_row(error):
+                self.result.conflict(table.label, reason, count)
+                return 0
+            logger.info("%s: piece by piece, since %s", table.label, reason)
+            restored = self._piece_by_piece(mirror, table, nulled)
         if nulled:
             self.postponed.append((mirror, table, nulled))
         if restored:
@@ -200,7 +222,7 @@ class _Batch:
     def _check_shape(self, mirror: Mirror, table: Table) -> None:
         """
         Raises:
-            _Lossy: a column that has values is gone, or a new one has none to take.
+            _Misfit: a column that has values is gone, or a new one has none to take.
         """
         live = {column.name for column in table.columns}
         source = mirror.selectable
@@ -209,12 +231,12 @@ class _Batch:
                 continue
             has_value = sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
             if self.connection.scalar(has_value):
-                raise _Lossy(f"the column {name} is no longer there, and rows in the trash have a value in it")
+                raise _Misfit(f"the column {name} is no longer there, and rows in the trash have a value in it")
         kept = {name for name, _ in mirror.columns}
         for column in table.columns:
             new = column.name not in kept
             if new and column.not_null and not (column.has_default or column.identity or column.generated):
-                raise _Lossy(f"the column {column.name} was added since; it refuses null and has no default")
+                raise _Misfit(f"the column {column.name} was added since; it refuses null and has no default")
 
     def _insert(self, mirror: Mirror, table: Table, nulled: list[str], which: sa.ColumnElement[bool]) -> int:
         """Insert rows of the mirror and compare what came out with what went in, column by column as text.
@@ -228,7 +250,17 @@ class _Batch:
         given = [name for name in shared if not live[name].generated]
         compared = [name for name in shared if name not in nulled]
         mine = sa.and_(self._own(mirror), which)
-        values = _OverridingSelect(*(sa.null() if name in nulled else source.c[name] for name in given)).where(mine)
+        types = self._types(mirror)
+        taken = [
+            sa.null()
+            if name in nulled
+            else source.c[name]
+            if types[name] == live[name].type_oid
+            # Through text, which every type reads as it wrote it: an enum that was made anew has no other way.
+            else sa.cast(sa.cast(source.c[name], sa.Text), PgType(live[name].bare_type))
+            for name in given
+        ]
+        values = _OverridingSelect(*taken).where(mine)
         came = (
             sa.insert(table.selectable)
             .from_select(given, values)
@@ -244,33 +276,69 @@ class _Batch:
         restored, changed = self.connection.execute(counts).one()
         if changed:
             raise _Lossy(
-                f"{changed} rows would come back changed: the type of a column, a generated column or a trigger of"
-                f" {table.label} is not what it was"
+                f"it would come back changed: the type of a column, a generated column or a trigger of {table.label}"
+                f" is not what it was"
             )
         return int(restored)
 
-    def _row_by_row(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
+    def _types(self, mirror: Mirror) -> dict[str, int]:
+        """The types of a mirror's columns by their numbers; their names may be those of other types by now."""
+        statement = sa.text(
+            "SELECT a.attname, a.atttypid::bigint FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = :schema AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped"
+        )
+        found = self.connection.execute(statement, {"schema": OUR_SCHEMA, "name": mirror.name})
+        return {name: number for name, number in found}
+
+    def _piece_by_piece(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
+        """Insert in halves down to the rows that cannot come back, which are named."""
         source = mirror.selectable
-        names = [sa.cast(source.c[name], sa.Text) for name, _ in mirror.columns if name in mirror.key]
+        names = [sa.cast(source.c[name], sa.Text) for name in mirror.key if name in source.c and name != "ctid"]
         places = self.connection.execute(sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror)))
+        keys: dict[str, tuple[str, ...]] = {place: tuple(key) for place, *key in places}
+        refers_to_itself = any(key.child == key.parent == table.oid for key in self.catalog.foreign_keys)
         restored: list[str] = []
-        for place, *key in places.all():
-            try:
-                with self.connection.begin_nested():
-                    self._insert(mirror, table, nulled, source.c.ctid == sa.cast(place, PgType("tid")))
-            except _Lossy as error:
-                self.result.conflict(item_name(table, tuple(key)), str(error))
-            except sa.exc.DBAPIError as error:
-                if error.connection_invalidated:
-                    raise
-                self.result.conflict(item_name(table, tuple(key)), database_errors.describe(error))
-            else:
-                restored.append(place)
-        self.came[mirror.id] = source.c.ctid == sa.any_(sa.cast(restored, PgType("tid[]")))
+        left = list(keys)
+        while left:
+            came, reasons = self._insert_halves(mirror, table, nulled, left)
+            restored += came
+            left = list(reasons)
+            # A row may have come before the one that it refers to.
+            if not came or not refers_to_itself:
+                break
+        for place in left:
+            key = keys[place]
+            name = item_name(table, key) if key else f"a row of {table.label}"
+            self.result.conflict(name, reasons[place])
+        self.came[mirror.id] = _at(source, restored)
         return len(restored)
 
+    def _insert_halves(
+        self, mirror: Mirror, table: Table, nulled: list[str], places: list[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Returns which rows came back, and why the others did not."""
+        came: list[str] = []
+        reasons: dict[str, str] = {}
+        pending = [places]
+        while pending:
+            part = pending.pop()
+            try:
+                with self.connection.begin_nested():
+                    self._insert(mirror, table, nulled, _at(mirror.selectable, part))
+            except (_Lossy, sa.exc.DBAPIError) as error:
+                reason = _reason(error)
+                if len(part) == 1:
+                    reasons[part[0]] = reason
+                else:
+                    middle = len(part) // 2
+                    pending += [part[middle:], part[:middle]]
+            else:
+                came += part
+        return came, reasons
+
     def _set_postponed(self, mirror: Mirror, table: Table, columns: list[str]) -> None:
-        """Point rows at rows that came back after them."""
+        """Point rows at rows that came back after them; what cannot be set becomes a reference to set again later."""
         source, live = mirror.selectable, table.selectable
         same = sa.and_(*(source.c[name] == live.c[name] for name in mirror.key))
         mine = sa.and_(self._own(mirror), self.came[mirror.id])
@@ -279,10 +347,22 @@ class _Batch:
             with self.connection.begin_nested():
                 self.connection.execute(statement)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            names = ", ".join(columns)
-            self.result.conflict(table.label, f"{names} could not be set again: {database_errors.describe(error)}")
+            logger.info("%s: one by one, since %s", table.label, _reason(error))
+        else:
+            return
+        as_text = [sa.cast(source.c[name], sa.Text) for name in columns]
+        kept = sa.select(
+            sa.literal(self.number, sa.BigInteger),
+            sa.literal(table.schema, sa.Text),
+            sa.literal(table.name, sa.Text),
+            sa.literal(list(mirror.key), ARRAY(sa.Text)),
+            array([sa.cast(source.c[name], sa.Text) for name in mirror.key]),
+            sa.literal(columns, ARRAY(sa.Text)),
+            array(as_text),
+            sa.literal([None] * len(columns), ARRAY(sa.Text)),
+        ).where(mine, sa.or_(*(value.is_not(None) for value in as_text)))
+        names = ["batch_id", "source_schema", "source_table", "key_columns", "key", "columns", "was", "became"]
+        self.connection.execute(sa.insert(trash_references).from_select(names, kept))
 
     def _restore_references(self) -> int:
         """Set what was cleared, where it is still as the clearing left it; returns how many stay."""
@@ -316,9 +396,7 @@ class _Batch:
             with self.connection.begin_nested():
                 set_again = self.connection.execute(sa.update(live).values(values).where(same_row, *as_left)).rowcount
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            return database_errors.describe(error)
+            return _reason(error)
         return None if set_again else "the row has changed since, or is no longer there"
 
     def _own(self, mirror: Mirror) -> sa.ColumnElement[bool]:

@@ -1,0 +1,327 @@
+"""How long it takes to delete old conversations with their messages: Django, a bare loop, and this engine.
+
+    python benchmarks/retention.py [--conversations 50000] [--rounds 3]
+
+The tables are those of the Django website that the tests have, made by its migrations: keys that the database checks
+at the end of a transaction and does not cascade. Half of the conversations and a little more stay. Each contender
+selects by last activity (`updated_at`, and no message since), in a process of its own, on a fresh copy of the same
+data, vacuumed and checkpointed, on an embedded server with its default durability. Time starts after the imports and
+does not count them; memory is the highest resident size of the process less that after its imports. Transactions are
+seen by asking pg_stat_activity 50 times a second, so that one may be 20 ms longer than it says here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = "housekeeping_pipelines_tests.django.website.settings"
+CUTOFF_DAYS = 30
+BATCH = 1000
+MESSAGES = 10
+USERS = 1000
+WATCH_SECONDS = 0.02
+
+CONTENDERS = {
+    "django": "Django's QuerySet.delete()",
+    "loop": "bare psycopg loop",
+    "engine": "this engine, trash off",
+    "trash": "this engine, trash on",
+}
+
+# Old ones first, as their numbers are in life; a body is as long as a few sentences of chat.
+_FILL = f"""
+INSERT INTO auth_user (username, password, email, first_name, last_name, is_active, is_staff, is_superuser, date_joined)
+SELECT 'user ' || n, '', '', '', '', true, false, false, now() - interval '2 years' FROM generate_series(1, {USERS}) n;
+INSERT INTO chat_conversation (owner_id, title, created_at, updated_at, is_pinned)
+SELECT 1 + n %% {USERS}, 'Conversation ' || n, moment, moment, false FROM generate_series(1, %(old)s + %(young)s) n,
+LATERAL (SELECT CASE WHEN n <= %(old)s THEN now() - interval '400 days' + n * (interval '360 days' / %(old)s)
+    ELSE now() - interval '20 days' + (n - %(old)s) * (interval '20 days' / %(young)s) END AS moment);
+INSERT INTO chat_chatmessage (conversation_id, body, sent_at)
+SELECT c.id, repeat(md5(c.id::text || m), 6), c.updated_at - m * interval '1 minute'
+FROM chat_conversation c, generate_series(1, {MESSAGES}) m ORDER BY c.id, m DESC;
+"""
+
+
+def delete_by_django(_address: dict[str, str], cutoff: datetime) -> Callable[[], int]:
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    import django
+    from django.db import connection
+    from django.db.models import Exists, OuterRef
+
+    django.setup()
+    from housekeeping_pipelines_tests.django.website.chat.models import ChatMessage, Conversation
+
+    def work() -> int:
+        connection.ensure_connection()
+        recent = ChatMessage.objects.filter(conversation=OuterRef("pk"), sent_at__gte=cutoff)
+        old = Conversation.objects.filter(~Exists(recent), updated_at__lt=cutoff, is_pinned=False)
+        return int(old.delete()[1]["chat.Conversation"])
+
+    return work
+
+
+def delete_by_loop(address: dict[str, str], cutoff: datetime) -> Callable[[], int]:
+    select = """
+        SELECT id FROM chat_conversation c WHERE updated_at < %s AND NOT is_pinned AND NOT EXISTS (
+            SELECT FROM chat_chatmessage m WHERE m.conversation_id = c.id AND m.sent_at >= %s)
+        LIMIT %s FOR UPDATE SKIP LOCKED"""
+
+    def work() -> int:
+        deleted = 0
+        with psycopg.connect(**address) as connection:
+            while ids := [row[0] for row in connection.execute(select, [cutoff, cutoff, BATCH])]:
+                connection.execute("DELETE FROM chat_chatmessage WHERE conversation_id = ANY (%s)", [ids])
+                connection.execute("DELETE FROM chat_conversation WHERE id = ANY (%s)", [ids])
+                connection.commit()
+                deleted += len(ids)
+        return deleted
+
+    return work
+
+
+def delete_by_engine(address: dict[str, str], _cutoff: datetime, *, trashed: bool) -> Callable[[], int]:
+    from housekeeping_pipelines.application.config import load_config
+    from housekeeping_pipelines.application.platform import Platform
+    from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.retention import policies
+
+    config = load_config(ROOT / "housekeeping_pipelines_tests/django/housekeeping.yaml")
+
+    def work() -> int:
+        report = Housekeeper(engine=make_engine(url(address)), trashed=trashed).delete(
+            "delete_old_conversations",
+            "benchmark",
+            lambda catalog, now: policies.conversations(
+                Platform(catalog, config), now, older_than_days=CUTOFF_DAYS, age_column="last_activity"
+            ),
+            Limits(batch_size=BATCH),
+        )
+        if report.status != "succeeded":
+            raise SystemExit(f"{report.status}: {report.message}")
+        return report.deleted["chat_conversation"]
+
+    return work
+
+
+def url(address: dict[str, str]) -> Any:
+    """The address for SQLAlchemy."""
+    import sqlalchemy as sa
+
+    query = {"host": address["host"], "port": address["port"]}
+    return sa.URL.create("postgresql+psycopg", username=address["user"], database=address["dbname"], query=query)
+
+
+def contend(name: str, address: dict[str, str]) -> None:
+    """In a process of its own: do the work and print what it took, as JSON."""
+    cutoff = datetime.now(UTC) - timedelta(days=CUTOFF_DAYS)
+    prepare: dict[str, Callable[[], Callable[[], int]]] = {
+        "django": lambda: delete_by_django(address, cutoff),
+        "loop": lambda: delete_by_loop(address, cutoff),
+        "engine": lambda: delete_by_engine(address, cutoff, trashed=False),
+        "trash": lambda: delete_by_engine(address, cutoff, trashed=True),
+    }
+    work = prepare[name]()
+    before = _peak_bytes(reset=True)
+    started = time.perf_counter()
+    deleted = work()
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "bytes": _peak_bytes() - before, "deleted": deleted}))
+
+
+def _peak_bytes(*, reset: bool = False) -> int:
+    """The highest resident size so far.
+
+    Linux hands a parent's ru_maxrss on to what it starts, so that it tells nothing about a small child of a big parent.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+@dataclass
+class Watch:
+    """The longest transaction that was seen in a database, and the longest of those that held locks or wrote."""
+
+    address: dict[str, str]
+    database: str
+    longest: float = 0.0
+    longest_writing: float = 0.0
+    _end: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._look)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join()
+
+    def _look(self) -> None:
+        query = """
+            SELECT max(age), max(age) FILTER (WHERE backend_xid IS NOT NULL) FROM (
+                SELECT extract(epoch FROM clock_timestamp() - xact_start)::float AS age, backend_xid
+                FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend')"""
+        with psycopg.connect(**self.address, autocommit=True) as connection:
+            while not self._end.wait(WATCH_SECONDS):
+                longest, writing = connection.execute(query, [self.database]).fetchone() or (None, None)
+                self.longest = max(self.longest, longest or 0.0)
+                self.longest_writing = max(self.longest_writing, writing or 0.0)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    seconds: float
+    bytes: int
+    longest: float
+    longest_writing: float
+
+
+def measure(name: str, server: dict[str, str], old: int, young: int) -> Measurement:
+    """One contender on a fresh copy of the data.
+
+    Raises:
+        SystemExit: it deleted something else than it should.
+    """
+    copy = server | {"dbname": "copy"}
+    _execute(server, "DROP DATABASE IF EXISTS copy", "CREATE DATABASE copy TEMPLATE website STRATEGY file_copy")
+    _execute(copy, "VACUUM (ANALYZE)", "CHECKPOINT")
+    watch = Watch(server, "copy")
+    with watch.running():
+        done = subprocess.run(
+            [sys.executable, __file__, "--contender", name, "--address", json.dumps(copy)],
+            env=_environment(copy),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    found = json.loads(done.stdout)
+    left = [_value(copy, f"SELECT count(*) FROM {table}") for table in ("chat_conversation", "chat_chatmessage")]
+    if (found["deleted"], left) != (old, [young, young * MESSAGES]):
+        raise SystemExit(f"{name} deleted {found['deleted']} and left {left}")
+    return Measurement(found["seconds"], found["bytes"], watch.longest, watch.longest_writing)
+
+
+def _environment(address: dict[str, str]) -> dict[str, str]:
+    libpq = {"PGHOST": address["host"], "PGPORT": address["port"], "PGUSER": address["user"]}
+    return os.environ | libpq | {"PGDATABASE": address["dbname"], "PYTHONPATH": str(ROOT)}
+
+
+def _execute(address: dict[str, str], *statements: str) -> None:
+    with psycopg.connect(**address, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(sql.SQL(statement))  # type: ignore[arg-type]
+
+
+def _value(address: dict[str, str], query: str) -> int:
+    with psycopg.connect(**address) as connection:
+        row = connection.execute(sql.SQL(query)).fetchone()  # type: ignore[arg-type]
+        return int(row[0]) if row else 0
+
+
+def prepare_data(server: dict[str, str], old: int, young: int) -> None:
+    """The database `website`, which the copies are made from, with the schema `housekeeping` in it."""
+    from housekeeping_pipelines.migrations import ensure_schema
+    from housekeeping_pipelines.resources.database import make_engine
+
+    _execute(server, "CREATE DATABASE website")
+    website = server | {"dbname": "website"}
+    migrate = [sys.executable, "-m", "django", "migrate", "--settings", SETTINGS, "--verbosity", "0"]
+    subprocess.run(migrate, env=_environment(website), check=True)
+    ensure_schema(make_engine(url(website)))
+    with psycopg.connect(**website) as connection:
+        for statement in filter(str.strip, _FILL.split(";")):
+            connection.execute(statement % {"old": old, "young": young})  # type: ignore[call-overload]
+    _execute(website, "VACUUM (FREEZE, ANALYZE)", "CHECKPOINT")
+
+
+def show(results: dict[str, list[Measurement]]) -> None:
+    """The medians and the ratios, and what they were meant to be."""
+    medians = {name: statistics.median(m.seconds for m in of) for name, of in results.items()}
+    targets = {"engine": ("0.55", "1.15", "60 MB", "2 s"), "trash": ("1.3", "", "60 MB", "2 s")}
+    print(f"{'':<28}{'seconds':>9}{'spread':>16}{'/ Django':>10}{'/ loop':>8}{'memory':>10}{'longest':>10}{'writing':>10}")
+    for name, of in results.items():
+        spread = f"{min(m.seconds for m in of):.2f}..{max(m.seconds for m in of):.2f}"
+        print(
+            f"{CONTENDERS[name]:<28}{medians[name]:>9.2f}{spread:>16}"
+            f"{medians[name] / medians['django']:>10.2f}{medians[name] / medians['loop']:>8.2f}"
+            f"{max(m.bytes for m in of) / 1e6:>7.0f} MB"
+            f"{max(m.longest for m in of):>8.2f} s{max(m.longest_writing for m in of):>8.2f} s"
+        )
+        if name in targets:
+            django, loop, memory, longest = targets[name]
+            print(f"{'  to reach':<28}{'':>25}{django:>10}{loop:>8}{memory:>10}{longest:>10}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory to delete old conversations, side by side.")
+    parser.add_argument("--conversations", type=int, default=50_000, help=f"old ones, with {MESSAGES} messages each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--address", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        contend(arguments.contender, arguments.address)
+        return
+    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+
+    home = Path(tempfile.mkdtemp(prefix="housekeeping-benchmark-"))
+    home.chmod(0o755)
+    try:
+        found = embedded_server(home)
+        server = {"host": str(found.socket_folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
+        old = arguments.conversations
+        young = old + old // 50
+        prepare_data(server, old, young)
+        results: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
+        for number in range(1, arguments.rounds + 1):
+            for name in CONTENDERS:
+                results[name].append(measure(name, server, old, young))
+                print(f"round {number}: {CONTENDERS[name]}: {results[name][-1].seconds:.2f} s", file=sys.stderr)
+        print(
+            f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {found.version}, {os.cpu_count()} cores: {old:,} of {old + young:,}"
+            f" conversations with {MESSAGES} messages each, median of {arguments.rounds} rounds\n"
+        )
+        show(results)
+    finally:
+        atexit_remove(home)
+
+
+def atexit_remove(folder: Path) -> None:
+    """Remove the server's data when it has stopped, which is at the very end."""
+    import atexit
+
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

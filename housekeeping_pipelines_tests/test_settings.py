@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, Settings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def line(settings: Settings, variable: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    found = next(line for line in settings.lines if line.variable == variable)
+    return found.value, found.origin, found.shadows
+
+
+def test_everything_has_a_working_default(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {})
+    assert settings.database_url is None
+    assert settings.housekeeping_home == tmp_path / ".housekeeping"
+    assert settings.trash_retention_days == 7
+    assert {line.origin for line in settings.lines} == {"default"}
+    assert all(line.description for line in settings.lines)
+
+
+def test_a_line_of_dotenv_outranks_an_exported_variable_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TRASH_RETENTION_DAYS=3\n")
+    settings = load_settings(tmp_path, {"TRASH_RETENTION_DAYS": "9", "TIME_ZONE": "Europe/Paris"})
+    assert settings.trash_retention_days == 3
+    assert line(settings, "TRASH_RETENTION_DAYS") == ("3", ".env", (("environment", "9"),))
+    assert line(settings, "TIME_ZONE") == ("Europe/Paris", "environment", ())
+
+
+def test_an_empty_line_of_dotenv_hides_the_exported_variable_as_in_dagster(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DRY_RUN=\n")
+    settings = load_settings(tmp_path, {"DRY_RUN": "true"})
+    assert settings.dry_run is False
+    assert line(settings, "DRY_RUN") == ("false", "default", (("environment", "true"),))
+
+
+def test_what_the_command_line_sets_outranks_both(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DAILY_HOUSEKEEPING_CRON=1 1 * * *\n")
+    environ = {OVERRIDES_VARIABLE: '{"DAILY_HOUSEKEEPING_CRON": "2 2 * * *"}', "DAILY_HOUSEKEEPING_CRON": "3 3 * * *"}
+    settings = load_settings(tmp_path, environ)
+    assert line(settings, "DAILY_HOUSEKEEPING_CRON") == (
+        "2 2 * * *",
+        "command line",
+        ((".env", "1 1 * * *"), ("environment", "3 3 * * *")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "accepted"),
+    [
+        ("TIME_ZONE", "Middle/Earth", "IANA time zone"),
+        ("TIME_ZONE", "../../etc/passwd", "IANA time zone"),
+        ("DRY_RUN", "perhaps", "true or false"),
+        ("TRASH_RETENTION_DAYS", "-1", "greater than or equal to 0"),
+        ("CONVERSATION_RETENTION_DAYS", "0", "greater than or equal to 1"),
+        ("CONVERSATION_RETENTION_DAYS", "soon", "a whole number"),
+        ("UNVERIFIED_USER_RETENTION_DAYS", "99999999", "less than or equal to 36500"),
+        ("DAILY_HOUSEKEEPING_CRON", "every night", "five fields"),
+        ("DAILY_HOUSEKEEPING_CRON", "0 2 * * * *", "five fields"),
+        ("DAILY_HOUSEKEEPING_CRON", "61 2 * * *", "five fields"),
+        ("LOG_LEVEL", "loud", "'DEBUG'"),
+        ("DATABASE_URL", "mysql://localhost/x", "postgresql://"),
+        ("DATABASE_URL", "postgresql://localhost", "postgresql://"),
+        ("DAGSTER_PG_URL", "nonsense", "postgresql://"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_accepted(
+    tmp_path: Path, variable: str, value: str, accepted: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(tmp_path, {variable: value})
+    assert caught.value.message.startswith(f"{variable} is ")
+    assert accepted in caught.value.message
+    assert caught.value.hint == f"mend {variable}, which comes from the environment"
+    if not variable.endswith("_URL"):
+        assert value in caught.value.message.lower() or value in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://anna:s3cr3t@db/x", "postgresql://db/x?password=s3cr3t", "postgresql+psycopg2://anna:s3cr3t@db/x"],
+)
+def test_a_password_is_never_shown(tmp_path: Path, url: str) -> None:
+    settings = load_settings(tmp_path, {"DATABASE_URL": url})
+    assert settings.database_url is not None
+    assert settings.database_url.drivername == "postgresql"
+    assert "s3cr3t" not in repr(settings.lines)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(tmp_path, {"DATABASE_URL": "mysql://anna:s3cr3t@db/x"})
+    assert "s3cr3t" not in str(caught.value.to_dict())
+
+
+def test_the_example_names_every_setting() -> None:
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / ".env.example").read_text()
+    missing = [name for name in Settings.model_fields if f"# {name.upper()}=" not in text]
+    assert missing == []

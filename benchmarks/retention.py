@@ -86,16 +86,17 @@ def delete_by_loop(address: dict[str, str], cutoff: datetime) -> Callable[[], in
     select = """
         SELECT id FROM chat_conversation c WHERE updated_at < %s AND NOT is_pinned AND NOT EXISTS (
             SELECT FROM chat_chatmessage m WHERE m.conversation_id = c.id AND m.sent_at >= %s)
-        LIMIT %s FOR UPDATE SKIP LOCKED"""
+        AND id > %s ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
 
     def work() -> int:
-        deleted = 0
+        deleted, last = 0, 0
         with psycopg.connect(**address) as connection:
-            while ids := [row[0] for row in connection.execute(select, [cutoff, cutoff, BATCH])]:
+            # Without `id > last` each batch would read again what the ones before it deleted, at twice the time.
+            while ids := [row[0] for row in connection.execute(select, [cutoff, cutoff, last, BATCH])]:
                 connection.execute("DELETE FROM chat_chatmessage WHERE conversation_id = ANY (%s)", [ids])
                 connection.execute("DELETE FROM chat_conversation WHERE id = ANY (%s)", [ids])
                 connection.commit()
-                deleted += len(ids)
+                deleted, last = deleted + len(ids), ids[-1]
         return deleted
 
     return work

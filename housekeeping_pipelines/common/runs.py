@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import psutil
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# As in workspace.yaml.
+LOCATION_NAME = "housekeeping"
+REPOSITORY_LABEL = f"__repository__@{LOCATION_NAME}"
 
 HOST_TAG = "housekeeping/host"
 PID_TAG = "housekeeping/pid"
@@ -49,9 +54,11 @@ def process_tags() -> dict[str, str]:
     }
 
 
-def tag_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Say that this process does the run."""
-    instance.add_run_tags(run_id, process_tags())
+def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Say that this process does the run, and of which code location it is, so that the UI lists it with its job."""
+    # A run that a command executes in its own process has no origin; Dagster's daemon gives its runs this tag.
+    origin = {} if REPOSITORY_LABEL_TAG in run.tags else {REPOSITORY_LABEL_TAG: REPOSITORY_LABEL}
+    instance.add_run_tags(run.run_id, process_tags() | origin)
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:

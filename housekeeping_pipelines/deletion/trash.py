@@ -32,14 +32,13 @@ BATCH_COLUMN = "housekeeping_batch"
 MIRRORS_LOCK = "mirrors"
 _MAKING_LOCK = "making mirrors"
 
+# Rows that one transaction of the purge removes: well under two seconds' work.
+PURGE_ROWS = 50_000
+
 
 def undo_lock(run_id: str) -> str:
     """Held in share mode by an undo of the run; the purge takes nothing of a run whose lock it does not get."""
     return f"undo {run_id}"
-
-
-# Rows that one transaction of the purge removes: well under two seconds' work.
-PURGE_ROWS = 50_000
 
 
 @dataclass(frozen=True)

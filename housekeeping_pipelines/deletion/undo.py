@@ -284,12 +284,12 @@ class _Batch:
     def _types(self, mirror: Mirror) -> dict[str, int]:
         """The types of a mirror's columns by their numbers; their names may be those of other types by now."""
         statement = sa.text(
-            "SELECT a.attname, a.atttypid::bigint FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+            "SELECT a.attname, a.atttypid::bigint AS atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname = :schema AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped"
         )
         found = self.connection.execute(statement, {"schema": OUR_SCHEMA, "name": mirror.name})
-        return {name: number for name, number in found}
+        return {row.attname: row.atttypid for row in found}
 
     def _piece_by_piece(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
         """Insert in halves down to the rows that cannot come back, which are named."""

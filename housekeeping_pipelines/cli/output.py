@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from housekeeping_pipelines.deletion.progress import LogObserver
+from housekeeping_pipelines.deletion.report import SKIP_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [("[green]✓[/]", f"restored {count:>9,}  {name}") for name, count in document.get("restored", {}).items()]
     stats = document.get("stats") or {}
     lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in stats.items()]
-    kept = [f"{count:,} {_KEPT[reason]}" for reason, count in document["skipped"].items() if count]
+    kept = [f"{count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if kept:
         lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))
     if document["stopped_reason"]:
@@ -94,16 +95,6 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("[red]✗[/]", f"and {document['failed_count'] - 10:,} more"))
     lines += [("[yellow]![/]", warning) for warning in document["warnings"]]
     return lines
-
-
-_KEPT = {
-    "young": "too young",
-    "held": "held",
-    "unrecognised": "not recognised",
-    "in_use": "in use",
-    "locked": "locked by others",
-    "budget": "left for the next run",
-}
 
 
 class ProgressBar(LogObserver):

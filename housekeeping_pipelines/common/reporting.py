@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
-from housekeeping_pipelines.deletion.report import Report, ended_by
+from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report, ended_by
 from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ REPORT = "report"
 ASSET_PREFIX = "housekeeping"
 
 # What a report has as mappings is plotted by name, one curve each.
-_PLOTTED = ("candidates", "scanned", "duration_seconds", "failed_count", "deleted_bytes")
+_PLOTTED = ("candidates", "scanned", "failed_count")
 
 
 def asset_key(task: str) -> dg.AssetKey:
@@ -36,7 +36,7 @@ def do_task(context: dg.OpExecutionContext, work: Callable[[str, str], Report]) 
     """
     task = context.op.name
     end_dead_runs(context.instance)
-    tag_run(context.instance, context.run_id)
+    tag_run(context.instance, context.run)
     try:
         report = work(task, context.run_id)
     except HousekeepingError as error:
@@ -73,7 +73,9 @@ def publish(context: dg.OpExecutionContext, report: Report) -> None:
 
 def plotted(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report that make a curve."""
-    numbers: dict[str, float] = {name: document[name] for name in _PLOTTED}
+    numbers: dict[str, float] = {"duration_seconds": document["duration_seconds"]}
+    if document["table"]:
+        numbers |= {name: document[name] for name in _PLOTTED}
     for name in ("deleted", "would_delete", "skipped", "restored", "stats"):
         numbers |= {f"{name}/{key}": value for key, value in (document.get(name) or {}).items()}
     return numbers
@@ -94,9 +96,7 @@ def summarize(document: Mapping[str, Any]) -> str:
     lines += [f"- {verb} **{count:,}** of `{name}`" for name, count in counts.items()]
     lines += [f"- restored **{count:,}** of `{name}`" for name, count in document.get("restored", {}).items()]
     lines += [f"- {name.replace('_', ' ')}: **{count:,}**" for name, count in (document.get("stats") or {}).items()]
-    lines += [
-        f"- left, {reason.replace('_', ' ')}: {count:,}" for reason, count in document["skipped"].items() if count
-    ]
+    lines += [f"- kept {count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if document["stopped_reason"]:
         lines.append(f"- stopped by `{document['stopped_reason']}`; the next run goes on")
     lines += [f"- ⚠ {warning}" for warning in document["warnings"]]

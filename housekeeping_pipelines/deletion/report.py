@@ -17,7 +17,15 @@ StoppedReason = Literal["max_rows", "max_files", "max_gigabytes", "max_seconds",
 MAX_SAMPLE = 50
 MAX_FAILED = 50
 
-SKIP_REASONS = ("young", "held", "unrecognised", "in_use", "locked", "budget")
+# Why a candidate, or what would be one, stays; and how that is said to people.
+SKIP_REASONS = {
+    "young": "too young",
+    "held": "held",
+    "unrecognised": "not recognised",
+    "in_use": "in use",
+    "locked": "locked by others",
+    "budget": "left for the next run",
+}
 
 
 @dataclass(frozen=True, slots=True)

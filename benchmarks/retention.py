@@ -147,10 +147,11 @@ def contend(name: str, address: dict[str, str]) -> None:
     }
     work = prepare[name]()
     before = _peak_bytes(reset=True)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     deleted = work()
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "bytes": _peak_bytes() - before, "deleted": deleted}))
+    used = time.process_time() - used
+    print(json.dumps({"seconds": seconds, "cpu": used, "bytes": _peak_bytes() - before, "deleted": deleted}))
 
 
 def _peak_bytes(*, reset: bool = False) -> int:
@@ -169,12 +170,18 @@ def _peak_bytes(*, reset: bool = False) -> int:
 
 @dataclass
 class Watch:
-    """The longest transaction that was seen in a database, and the longest of those that held locks or wrote."""
+    """What was seen of a database's sessions.
+
+    Attributes:
+        longest, longest_writing: seconds of the longest transaction, and of the longest that locked or wrote rows.
+        cpu: processor seconds of each session's server process; empty where there is no /proc.
+    """
 
     address: dict[str, str]
     database: str
     longest: float = 0.0
     longest_writing: float = 0.0
+    cpu: dict[int, float] = field(default_factory=dict)
     _end: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
@@ -189,19 +196,22 @@ class Watch:
 
     def _look(self) -> None:
         query = """
-            SELECT max(age), max(age) FILTER (WHERE backend_xid IS NOT NULL) FROM (
-                SELECT extract(epoch FROM clock_timestamp() - xact_start)::float AS age, backend_xid
-                FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend')"""
+            SELECT pid, coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float, backend_xid IS NOT NULL
+            FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"""
         with psycopg.connect(**self.address, autocommit=True) as connection:
             while not self._end.wait(WATCH_SECONDS):
-                longest, writing = connection.execute(query, [self.database]).fetchone() or (None, None)
-                self.longest = max(self.longest, longest or 0.0)
-                self.longest_writing = max(self.longest_writing, writing or 0.0)
+                for pid, age, writes in connection.execute(query, [self.database]):
+                    self.longest = max(self.longest, age)
+                    self.longest_writing = max(self.longest_writing, age if writes else 0.0)
+                    with contextlib.suppress(OSError):
+                        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                        self.cpu[pid] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Measurement:
     seconds: float
+    cpu: float
     bytes: int
     longest: float
     longest_writing: float
@@ -229,7 +239,8 @@ def measure(name: str, server: dict[str, str], old: int, young: int) -> Measurem
     left = [_value(copy, f"SELECT count(*) FROM {table}") for table in ("chat_conversation", "chat_chatmessage")]
     if (found["deleted"], left) != (old, [young, young * MESSAGES]):
         raise SystemExit(f"{name} deleted {found['deleted']} and left {left}")
-    return Measurement(found["seconds"], found["bytes"], watch.longest, watch.longest_writing)
+    cpu = found["cpu"] + sum(watch.cpu.values())
+    return Measurement(found["seconds"], cpu, found["bytes"], watch.longest, watch.longest_writing)
 
 
 def _environment(address: dict[str, str]) -> dict[str, str]:

@@ -21,8 +21,11 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _HANDLER_NAME = "housekeeping"
 
 
-def configure(settings: Settings) -> None:
+def configure(settings: Settings, *, to_stderr: bool = True) -> None:
     """Send this process's log to where the settings say; calling it again changes nothing.
+
+    Args:
+        to_stderr: whether to write there without LOG_FILE; not in a run, whose lines Dagster writes there itself.
 
     With LOG_FILE, Dagster's own lines go to the file too, and the file may be rotated under the process.
 
@@ -34,6 +37,8 @@ def configure(settings: Settings) -> None:
     if any(handler.get_name() == _HANDLER_NAME for handler in ours.handlers):
         return
     handler: logging.Handler
+    if settings.log_file is None and not to_stderr:
+        return
     if settings.log_file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:

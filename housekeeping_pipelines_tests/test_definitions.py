@@ -45,7 +45,12 @@ json.dump({
 def describe(directory: Path, **environ: str) -> dict[str, Any]:
     kept = {"PATH": os.environ["PATH"], "HOME": str(directory)}
     done = subprocess.run(
-        [sys.executable, "-c", _DESCRIBE], cwd=directory, env=kept | environ, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _DESCRIBE],
+        cwd=directory,
+        env=kept | environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -96,7 +101,12 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
 
 def test_settings_shape_the_schedules(tmp_path: Path) -> None:
     found = describe(tmp_path, TIME_ZONE="America/New_York", PURGE_TRASH_CRON="15 5 * * 1")
-    assert found["schedules"]["purge_trash_schedule"] == ["15 5 * * 1", "America/New_York", "RUNNING", "purge_trash_job"]
+    assert found["schedules"]["purge_trash_schedule"] == [
+        "15 5 * * 1",
+        "America/New_York",
+        "RUNNING",
+        "purge_trash_job",
+    ]
 
 
 def test_a_rule_becomes_a_task_with_a_job_and_a_place_before_the_statistics(tmp_path: Path) -> None:

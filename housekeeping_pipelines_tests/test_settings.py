@@ -70,9 +70,7 @@ def test_what_the_command_line_sets_outranks_both(tmp_path: Path) -> None:
         ("DAGSTER_PG_URL", "nonsense", "postgresql://"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_accepted(
-    tmp_path: Path, variable: str, value: str, accepted: str
-) -> None:
+def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path: Path, variable: str, value: str, accepted: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(tmp_path, {variable: value})
     assert caught.value.message.startswith(f"{variable} is ")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MappedTable:
-    """One of the platform's tables under its real name; `names` are our column names to theirs, None if they lack it."""
+    """One of the platform's tables as it is; `names` are our column names to theirs, None if they lack it."""
 
     ours: str
     live: Table

@@ -61,20 +61,21 @@ def check_config(task: str, values: dict[str, Any]) -> dict[str, Any]:
 
     if task not in TASKS:
         raise ConfigurationError(f"there is no task {task!r}", hint=f"the tasks are {', '.join(sorted(TASKS))}")
+    known = TASKS[task].config.model_fields
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigurationError(f"{task} takes no {', '.join(unknown)}", hint=f"it takes {', '.join(known)}")
     try:
         TASKS[task].config(**values)
     except ValidationError as error:
         raise ConfigurationError(
             f"{task}: " + "; ".join(_explain(problem) for problem in error.errors()),
-            hint=f"it takes {', '.join(TASKS[task].config.model_fields)}",
+            hint=f"it takes {', '.join(known)}",
         ) from None
     return {"config": values} if values else {}
 
 
 def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"]) or "the configuration"
-    if problem["type"] == "extra_forbidden":
-        return f"there is no {name}"
     if problem["type"] == "missing":
         return f"{name} is missing"
     return f"{name} is {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"

@@ -23,7 +23,7 @@ class DatabaseResource(dg.ConfigurableResource[Database]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Database]:
         settings = load_settings()
-        logs.configure(settings)
+        logs.configure(settings, to_stderr=False)
         database = Database(settings)
         yield database
         database.close()

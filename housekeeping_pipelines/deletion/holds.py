@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.deletion.matching import Key, matches
 from housekeeping_pipelines.deletion.schema import holds
+from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +52,15 @@ def add_hold(
     reason: str,
     now: datetime,
 ) -> Hold:
-    """Record a hold; waits for the batches that are on the way."""
+    """Record a hold; waits for the batches that are on the way.
+
+    Raises:
+        ConfigurationError: `key` is no key of the table.
+    """
+    if not table.has_key or len(key) != len(table.key):
+        raise ConfigurationError(
+            f"{','.join(key)!r} is no key of {table.label}", hint=f"its key is {', '.join(table.key)}"
+        )
     connection.execute(lock_for_transaction(HOLDS_LOCK))
     row = connection.execute(
         sa.insert(holds)
@@ -103,9 +112,19 @@ class ActiveHolds:
         return bool(self.rows)
 
     def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:
-        """Whether a row of `table` is held, itself or as something of a held user's; None if none can be."""
+        """Whether a row of `table` is held, itself or as something of a held user's; None if none can be.
+
+        Raises:
+            Refused: the table has another key than when the hold was made.
+        """
         conditions: list[sa.ColumnElement[bool]] = []
-        if keys := self.rows.get((table.schema, table.name)):
+        keys = self.rows.get((table.schema, table.name), [])
+        if any(not table.has_key or len(key) != len(table.key) for key in keys):
+            raise Refused(
+                f"a hold on a row of {table.label} no longer fits its key",
+                hint="`housekeeping hold list` shows it: remove it, and add it anew",
+            )
+        if keys:
             conditions.append(matches(table, table.key, keys))
         if self.users:
             conditions += [owners.belongs(path, self.users) for path in owners.of(table)]

@@ -64,7 +64,7 @@ ATTEMPTS = 3
 MAX_TROUBLES = 100
 
 # Each has cost three lock timeouts by then: it is the table that is locked, and the run would take hours to find out.
-MAX_LOCKED_IN_A_ROW = 20
+MAX_LOCKED_IN_A_ROW = 5
 
 _CURSOR = "housekeeping_candidates"
 
@@ -567,7 +567,7 @@ class RowDeletion:
         self._locked_in_a_row = 0
         if self.run.dry_run:
             for oid, seen in self._seen.items():
-                seen |= batch.rows.get(oid, {}).keys()
+                seen.update(batch.rows.get(oid, {}))
         for reason, count in batch.skipped.items():
             tally.skipped[reason] += count
         for label, count in batch.counts.items():

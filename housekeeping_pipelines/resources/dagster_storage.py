@@ -37,7 +37,7 @@ class HousekeepingStorage(DagsterPostgresStorage):
         """
         del config_value
         settings = load_settings()
-        logs.configure(settings)
+        logs.configure(settings, to_stderr=False)
         return cls(dagster_url(settings).render_as_string(hide_password=False), inst_data=inst_data)
 
     # The parent's three would have its own classes read a configuration that is empty here.

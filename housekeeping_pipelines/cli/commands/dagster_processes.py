@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
 def dev(
     host: Annotated[str, typer.Option(help="Where the web UI listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the web UI listens.")] = 3000,
+    json_: Json = False,
 ) -> None:
     """Open the Dagster web UI, with schedules and sensors ticking, until Ctrl-C."""
     settings = _prepare()
@@ -45,6 +46,7 @@ def run_scheduler(
     sync_interval: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="How often to look for due watched documents.")
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Run the daemon and the code location in the foreground, without a UI, until Ctrl-C."""
     overrides: dict[str, str] = {}
@@ -60,7 +62,7 @@ def run_scheduler(
         overrides["SYNC_WATCHED_DOCUMENTS_INTERVAL_SECONDS"] = str(sync_interval)
     os.environ[OVERRIDES_VARIABLE] = json.dumps(overrides)
     settings = _prepare()
-    _become(settings, "dagster._daemon.cli", "run")
+    _become(settings, "dagster._daemon", "run")
 
 
 def _prepare() -> Settings:

@@ -1,0 +1,332 @@
+"""The command as somebody types it: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from housekeeping_pipelines_tests.support import (
+    MESSAGES_EACH,
+    OLD_CONVERSATIONS,
+    ORPHANED_MESSAGES,
+    UNUSED_ACCOUNTS,
+    Installation,
+    make_platform,
+    rows,
+    until,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer
+
+
+def test_a_day_of_housekeeping_and_its_undo(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    before = rows(engine)
+    result = installation.json("run-housekeeping")
+    assert {key: result[key] for key in ("dry_run", "status", "deleted_conversations", "cleaned_messages")} == {
+        "dry_run": False,
+        "status": "succeeded",
+        "deleted_conversations": OLD_CONVERSATIONS,
+        "cleaned_messages": ORPHANED_MESSAGES,
+    }
+    assert result["deleted_users"] == UNUSED_ACCOUNTS
+    assert result["stats"] == {
+        "total_users": 5,
+        "total_conversations": 20 - OLD_CONVERSATIONS,
+        "total_messages": (20 - OLD_CONVERSATIONS) * MESSAGES_EACH,
+        "recent_conversations_24h": 0,
+        "recent_messages_24h": 0,
+    }
+    assert [report["task"] for report in result["reports"]] == [
+        "delete_old_conversations",
+        "cleanup_orphaned_messages",
+        "cleanup_inactive_users",
+        "generate_statistics",
+    ]
+    trash = installation.json("trash", "list")["runs"]
+    assert {run["run_id"] for run in trash} == {result["run_id"]}
+    assert sum(run["rows"] for run in trash) == sum(before.values()) - sum(rows(engine).values())
+    undone = installation.json("undo", result["run_id"][:8])
+    assert undone["run_id"] == result["run_id"]
+    assert undone["conflicts"] == []
+    assert rows(engine) == before
+    assert installation.json("trash", "list") == {"runs": []}
+
+
+def test_a_dry_run_names_everything_and_changes_nothing(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    before = rows(engine)
+    done = installation.run("run", "delete_old_conversations", "--dry-run")
+    assert done.returncode == 0
+    named = [line for line in done.stdout.splitlines() if line.startswith("would delete conversations/")]
+    assert len(named) == OLD_CONVERSATIONS
+    assert rows(engine) == before
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert f"would delete         {OLD_CONVERSATIONS}  conversations" in done.stdout
+
+
+def test_one_task_that_fails_is_named_and_does_not_stop_the_next(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE chat_messages RENAME COLUMN created_at TO sent")
+    done = installation.run("run-housekeeping", "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert result["status"] == "partial"
+    assert (result["deleted_conversations"], result["stats"]) == (None, None)
+    assert result["deleted_users"] == UNUSED_ACCOUNTS
+    failed = result["reports"][0]
+    assert failed["status"] == "failed"
+    assert failed["message"].startswith("chat_messages has no column created_at")
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_holds_and_the_kill_switch(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    hold = installation.json("hold", "add", "row:conversations/1", "--until", "2999-01-01", "--reason", "court")
+    assert (hold["subject"], hold["exists"]) == ("row:conversations/1", True)
+    report = installation.json("run", "delete_old_conversations")
+    assert report["deleted"]["conversations"] == OLD_CONVERSATIONS - 1
+    assert report["skipped"]["held"] == 1
+    assert [h["id"] for h in installation.json("hold", "list")["holds"]] == [hold["id"]]
+    assert installation.json("hold", "remove", str(hold["id"])) == {"removed": hold["id"]}
+    assert installation.run("hold", "remove", str(hold["id"])).returncode == 2
+
+    assert installation.json("pause", "--reason", "migration") == {"paused": True}
+    refused = installation.run("run", "delete_old_conversations")
+    assert refused.returncode == 3
+    assert "paused: migration" in refused.stdout
+    assert installation.json("resume") == {"paused": False}
+    assert installation.json("run", "delete_old_conversations")["deleted"]["conversations"] == 1
+    assert installation.run("run", "delete_old_conversations", HOUSEKEEPING_PAUSED="true").returncode == 3
+
+
+def test_a_second_run_of_a_task_is_skipped_with_a_reason(engine: sa.Engine, installation: Installation) -> None:
+    from housekeeping_pipelines.deletion.locks import task_lock
+
+    make_platform(engine)
+    with engine.connect() as connection, task_lock(connection, "delete_old_conversations") as taken:
+        assert taken
+        done = installation.run("run", "delete_old_conversations", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"], report["deleted"]) == (0, "skipped", {})
+    assert report["message"] == "another run is doing this now"
+
+
+def test_a_rule_of_ones_own_needs_no_code(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE audit_log (id int PRIMARY KEY, at timestamptz, severity text);"
+            "INSERT INTO audit_log SELECT i, now() - interval '1 day' * i, "
+            "CASE WHEN mod(i, 2) = 0 THEN 'info' ELSE 'error' END FROM generate_series(1, 40) i"
+        )
+    (installation.directory / "housekeeping.yaml").write_text(
+        "retention:\n"
+        "  - {table: audit_log, age_column: at, older_than_days: 20, where: {severity: info}, batch_size: 3}\n"
+    )
+    result = installation.json("run-housekeeping")
+    assert [report["task"] for report in result["reports"]][3:] == ["delete_old_audit_log", "generate_statistics"]
+    # Days 20, 22, ... 40: the row of the 20th day is by now a moment older than that.
+    assert result["reports"][3]["deleted"] == {"audit_log": 11}
+
+
+def test_check_shows_settings_and_components(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    (installation.directory / ".env").write_text("TRASH_RETENTION_DAYS=3\n")
+    (installation.directory / "housekeeping.yaml").write_text(
+        'tables: {conversations: {name: convesations}}\nretention: [{table: "x\\"; DROP TABLE users; --", '
+        "age_column: a, older_than_days: 1, name: hostile}]\n"
+    )
+    before = rows(engine)
+    document = installation.json("check", TRASH_RETENTION_DAYS="9")
+    setting = next(line for line in document["settings"] if line["variable"] == "TRASH_RETENTION_DAYS")
+    assert (setting["value"], setting["origin"]) == ("3", ".env")
+    assert setting["shadows"] == [{"origin": "environment", "value": "9"}]
+    checks = {check["name"]: check for check in document["checks"]}
+    assert document["status"] == "failed"
+    assert checks["database"]["status"] == "ok"
+    assert checks["table conversations"]["status"] == "failed"
+    assert "the nearest names are conversations" in checks["table conversations"]["message"]
+    assert checks["task delete_old_conversations"]["message"].startswith("disabled: ")
+    assert checks["task hostile"]["message"].startswith('disabled: there is no table x"; DROP TABLE users; --')
+    assert checks["task cleanup_inactive_users"]["status"] == "ok"
+    assert rows(engine) == before
+    text = installation.run("check")
+    assert text.returncode == 1
+    assert "hides" not in text.stdout
+    assert "Traceback" not in text.stdout + text.stderr
+
+
+def test_the_log_goes_to_a_file_and_may_be_rotated(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    log = installation.directory / "logs" / "housekeeping.log"
+    done = installation.run("run", "delete_old_conversations", "--json", LOG_FILE=str(log))
+    assert done.stderr == ""
+    text = log.read_text()
+    assert "delete_old_conversations: starts" in text
+    assert "delete_old_conversations: takes 6 from conversations with chat_messages" in text
+    assert "delete_old_conversations: succeeded; deleted " in text
+    installation.run("run", "cleanup_orphaned_messages", LOG_FILE=str(log), LOG_LEVEL="ERROR")
+    assert log.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run", "nothing"), 2, "there is no task 'nothing'"),
+        (("run", "delete_old_conversations", "--config", '{"older_than_days": 0}'), 2, "older_than_days is 0"),
+        (("run", "delete_old_conversations", "--config", '{"older_than_days": -3}'), 2, "older_than_days is -3"),
+        (("run", "delete_old_conversations", "--config", '{"max_rows": 0}'), 2, "max_rows is 0"),
+        (("run", "delete_old_conversations", "--config", '{"colour": 1}'), 2, "takes no colour"),
+        (("run", "delete_old_conversations", "--config", "{"), 2, "--config is not JSON"),
+        (("run", "delete_old_conversations", "--config", "[]"), 2, "--config is not a JSON object"),
+        (("run", "daily_housekeeping", "--config", '{"dry_run": true}'), 2, "daily_housekeeping has no task dry_run"),
+        (("run-housekeeping", "--task", "everything"), 2, "'everything' is not one of"),
+        (("run-scheduler", "--cleanup-schedule", "at night"), 2, "--cleanup-schedule is 'at night'"),
+        (("run-scheduler", "--sync-interval", "0"), 2, "--sync-interval is 0"),
+        (("run-scheduler", "--sync-interval", "soon"), 2, "Invalid value for '--sync-interval'"),
+        (("undo", "no-such-run"), 2, "the trash has nothing of a run 'no-such-run'"),
+        (("hold", "add", "cat:1", "--until", "2999-01-01", "--reason", "x"), 2, "'cat:1' is no subject"),
+        (("hold", "add", "row:users/x", "--until", "2999-01-01", "--reason", "x"), 2, "'x' is no key of users"),
+        (("hold", "add", "row:nix/1", "--until", "2999-01-01", "--reason", "x"), 2, "there is no table nix"),
+        (("hold", "add", "user:1", "--until", "2001-01-01", "--reason", "x"), 2, "is past"),
+        (("hold", "add", "user:1", "--until", "some day", "--reason", "x"), 2, "--until is 'some day'"),
+        (("nonsense",), 2, "No such command 'nonsense'"),
+        (("demo",), 2, "DATABASE_URL names a database of yours"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(
+    engine: sa.Engine, installation: Installation, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    make_platform(engine)
+    before = rows(engine)
+    done = installation.run(*arguments, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, says in error["message"]) == (code, True), error
+    assert "\n" not in error["message"]
+    assert "Traceback" not in done.stderr
+    assert rows(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "says"),
+    [
+        ({"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x"}, 1, "cannot be reached"),
+        ({"DATABASE_URL": "mysql://u:p@127.0.0.1/x"}, 2, "DATABASE_URL is "),
+        ({"PURGE_TRASH_CRON": "never"}, 2, "PURGE_TRASH_CRON is 'never'"),
+        ({"HOUSEKEEPING_CONFIG": "broken.yaml"}, 2, "broken.yaml"),
+        ({"LOG_FILE": "/proc/nowhere/log"}, 2, "LOG_FILE is "),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(
+    installation: Installation, environ: dict[str, str], code: int, says: str
+) -> None:
+    (installation.directory / "broken.yaml").write_text("tables: {conversations: [}\n")
+    done = installation.run("run", "delete_old_conversations", **environ)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def restricted(server: EmbeddedServer, engine: sa.Engine) -> sa.URL:
+    """The address of `engine`'s database for somebody who may connect with a password, and do little else."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA housekeeping CASCADE")
+        connection.exec_driver_sql(
+            "DO $$ BEGIN CREATE ROLE somebody LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO somebody")
+    rules = server.data / "pg_hba.conf"
+    first = "local all somebody scram-sha-256\n"
+    if not rules.read_text().startswith(first):
+        rules.write_text(first + rules.read_text())
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+    url = engine.url.set(drivername="postgresql", username="somebody", password="right")
+    until(lambda: asks_for_password(url), seconds=10)
+    return url
+
+
+def asks_for_password(url: sa.URL) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url.set(password="wr0ng").render_as_string(hide_password=False)).close()
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def test_a_wrong_password_and_a_missing_permission(
+    engine: sa.Engine, installation: Installation, restricted: sa.URL
+) -> None:
+    make_platform(engine)
+    wrong = restricted.set(password="wr0ng").render_as_string(hide_password=False)
+    done = installation.run("run", "delete_old_conversations", DATABASE_URL=wrong)
+    assert done.returncode == 2
+    assert "does not accept user 'somebody' with this password" in done.stdout
+    assert "wr0ng" not in done.stdout + done.stderr
+    right = restricted.render_as_string(hide_password=False)
+    done = installation.run("migrate", "--json", DATABASE_URL=right)
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == 2
+    assert error["message"].startswith("user 'somebody' may not make the schema housekeeping")
+    assert "GRANT CREATE ON DATABASE" in error["hint"]
+    assert rows(engine)["conversations"] == 20
+
+
+def test_scheduler_info_keeps_the_known_ids(installation: Installation) -> None:
+    document = installation.json("scheduler-info", TIME_ZONE="Europe/Berlin")
+    assert document["status"] == "stopped"
+    assert document["total_jobs"] == len(document["jobs"]) == 5
+    assert [(job["id"], job["name"], job["trigger"]) for job in document["jobs"][:3]] == [
+        ("daily_housekeeping", "Daily Housekeeping Tasks", "cron[hour='2', minute='0']"),
+        ("weekly_cleanup", "Weekly Conversation Cleanup", "cron[day_of_week='sun', hour='3', minute='0']"),
+        ("statistics_generation", "Generate System Statistics", "interval[0:06:00:00]"),
+    ]
+    assert "T02:00:00+0" in document["jobs"][0]["next_run_time"]
+    assert document["jobs"][4]["next_run_time"] is None
+
+
+def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Installation) -> None:
+    assert installation.run("init").returncode == 0
+
+    def dagster(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return installation.python("-m", "dagster", *arguments)
+
+    command = "from housekeeping_pipelines.cli import main; main()"
+    with (installation.directory / "out.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", command, "run-scheduler", "--cleanup-schedule", "* * * * *"],
+            cwd=installation.directory,
+            env=installation.environment(DRY_RUN="true"),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            # The default is once a day: a run within minutes is of the given expression.
+            until(lambda: "daily_housekeeping_job" in dagster("run", "list").stdout, seconds=150)
+            document = installation.json("scheduler-info")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    assert document["status"] == "running"
+
+
+def test_init_lets_dagsters_own_commands_work(installation: Installation, tmp_path: Path) -> None:
+    home = installation.json("init")["dagster_home"]
+    assert home == str(installation.directory / ".housekeeping" / "dagster")
+    listed = installation.python("-m", "dagster", "run", "list")
+    assert listed.returncode == 0, listed.stderr

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
-
 from housekeeping_pipelines_tests.support import Installation
 
 if TYPE_CHECKING:

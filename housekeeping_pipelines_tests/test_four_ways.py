@@ -84,9 +84,9 @@ def web_ui(installation: Installation, **environ: str) -> Iterator[str]:
 
 def graphql(address: str, query: str, **variables: Any) -> Any:
     body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 - loopback
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=20) as response:
             return json.load(response)["data"]
     except (urllib.error.URLError, ConnectionError):
         return None

@@ -88,6 +88,8 @@ class HousekeepingConfig(_Section):
             if rule.task in taken:
                 raise ValueError(f"retention: two tasks would be named {rule.task}; give the rule a `name` of its own")
             taken.add(rule.task)
+            if any(isinstance(value, str) and "\x00" in value for value in rule.where.values()):
+                raise ValueError(f"retention: {rule.task}: no value in PostgreSQL has a NUL in it")
         for name in self._identifiers():
             _identifier(name)
         return self

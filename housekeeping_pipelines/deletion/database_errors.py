@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 # serialization_failure, deadlock_detected, lock_not_available, query_canceled.
 TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
@@ -55,7 +52,7 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
         )
     if "does not exist" in text and not sqlstate(error):
         return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint="mend DATABASE_URL")
-    if not sqlstate(error):
+    if not sqlstate(error) and isinstance(error, sa.exc.OperationalError):
         return Unavailable(
             f"the database at {where} cannot be reached: {_last_clause(text)}",
             hint="start it, or mend DATABASE_URL; unset, an embedded PostgreSQL is used",

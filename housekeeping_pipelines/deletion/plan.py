@@ -30,6 +30,7 @@ class Plan:
         cleared: the keys into these tables whose referring rows stay and lose their reference.
         unindexed: followed or cleared keys whose columns lead no index.
         members: every table named by a key above, by oid.
+        passed_by: tables that a key refers to whose rows the policy says there are none of, by oid.
     """
 
     root: Table
@@ -38,6 +39,7 @@ class Plan:
     cleared: tuple[ForeignKey, ...]
     unindexed: tuple[ForeignKey, ...]
     members: dict[int, Table]
+    passed_by: frozenset[int] = frozenset()
 
     def upward(self, table: Table) -> tuple[ForeignKey, ...]:
         """The followed keys by which rows of a table are reached, self-references left out."""
@@ -51,6 +53,7 @@ class Plan:
         return not (
             table is self.root
             or table.guarded
+            or table.oid in self.passed_by
             or self.is_cleared_before_it_goes(table)
             or any(key.parent == table.oid for key in (*self.followed, *self.cleared))
         )
@@ -113,7 +116,8 @@ def make_plan(
     Raises:
         Refused: a cycle, or a table whose rows cannot be moved to the trash.
     """
-    keys = [key for key in (*catalog.foreign_keys, *undeclared) if follows is None or follows(key)]
+    known = (*catalog.foreign_keys, *undeclared)
+    keys = [key for key in known if follows is None or follows(key)]
     reached = {root.oid}
     queue = [root.oid]
     while queue:
@@ -152,6 +156,7 @@ def make_plan(
         cleared=cleared,
         unindexed=tuple(key for key in (*followed, *cleared) if not catalog.is_indexed(key)),
         members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
+        passed_by=frozenset(key.parent for key in known if key.parent in reached and key not in keys),
     )
     for key in cleared:
         child = catalog.table(key.child)

@@ -320,6 +320,7 @@ class RowDeletion:
         for table in self.plan.tables[1:]:
             if not self.plan.is_leaf(table) or (self.run.dry_run and table.oid in self.plan.shared):
                 self._reach(table, batch)
+        self._check_nothing_passed_by(batch, holds)
         self._check_holds_inside(batch, holds)
         if self.run.dry_run:
             batch.counts = {table.label: self._count(table, batch) for table in self.plan.tables}
@@ -415,6 +416,13 @@ class RowDeletion:
             if frontier and holds is not None and len(self._still_candidates(list(frontier), holds)) < len(frontier):
                 raise _Trouble("in_use", f"a row of {table.label} that is to stay refers to it")
             batch.rows[table.oid] |= frontier
+
+    def _check_nothing_passed_by(self, batch: _Batch, holds: ActiveHolds) -> None:
+        """Look again, now that no one can refer to a row that goes: a key that is not followed might cascade."""
+        if self.plan.passed_by - {self.plan.root.oid}:
+            keys = [root.key for root in batch.roots]
+            if len(self._still_candidates(keys, holds)) < len(keys):
+                raise _Trouble("in_use", "a row refers to it since")
 
     def _check_holds_inside(self, batch: _Batch, holds: ActiveHolds) -> None:
         if not holds:

@@ -5,6 +5,7 @@ An age that is not known (null) is never old enough, and nothing that somebody m
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from housekeeping_pipelines.deletion.policy import RowPolicy
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import RetentionRule
@@ -35,7 +37,7 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
     if age_column == "created_at":
         age_from, old, what = created, created < cutoff, "created"
     else:
-        age_from = created if updated is None else sa.func.coalesce(updated, created)
+        age_from = created if updated is None else sa.func.greatest(updated, created)
         written = _alias(messages)
         recent = sa.select(sa.literal(1)).where(
             written.c[_name(messages, "conversation_id")] == table["id"],
@@ -85,9 +87,10 @@ def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -
     never_used += [flag.is_not(True) for flag in privileges if flag is not None]
     accounts = {platform.any_table(name).oid for name in platform.config.inactive_users.account_tables}
     surroundings = _surroundings(platform)
-    keys = [*platform.catalog.referring_to(table.live.oid), *surroundings["undeclared"]]
-    owned = [key for key in keys if key.parent == table.live.oid and key.child not in accounts]
-    never_used += [~_refers(platform.catalog, key, table.live) for key in owned]
+    keys = [*platform.catalog.foreign_keys, *surroundings["undeclared"]]
+    ways = list(_ways_in(keys, table.live.oid, accounts))
+    owned = [way[-1] for way in ways]
+    never_used += [~_refers(platform.catalog, way, table.live) for way in ways]
     return RowPolicy(
         table=table.live,
         age_from=table["date_joined"],
@@ -114,7 +117,7 @@ def declared_rule(platform: Platform, now: datetime, *, rule: RetentionRule) -> 
     conditions = [
         selectable.c[name].is_(None)
         if value is None
-        else selectable.c[name] == sa.cast(_literal(value), PgType(columns[name].type))
+        else selectable.c[name] == sa.cast(_literal(value), PgType(columns[name].bare_type))
         for name, value in rule.where.items()
     ]
     return RowPolicy(
@@ -133,7 +136,7 @@ def check_is_time(table: Table, column: str) -> None:
         ConfigurationError: the column is not of a type that an age can be read from.
     """
     kind = table.type_of(column)
-    if not kind.startswith(("timestamp", "date")):
+    if kind != "date" and not re.fullmatch(r"timestamp with(out)? time zone", kind):
         raise ConfigurationError(
             f"{table.label}.{column} is {kind}: an age needs a date or a timestamp",
             hint="name another column in housekeeping.yaml",
@@ -153,10 +156,31 @@ def _name(table: MappedTable, column: str) -> str:
     return str(table[column].key)
 
 
-def _refers(catalog: Catalog, key: ForeignKey, parent: Table) -> sa.ColumnElement[bool]:
-    child = catalog.table(key.child).selectable.alias()
-    same = [child.c[c] == parent.selectable.c[t] for c, t in zip(key.columns, key.targets, strict=True)]
-    return sa.select(sa.literal(1)).where(*same).correlate(parent.selectable).exists()
+def _ways_in(
+    keys: Sequence[ForeignKey], users: int, accounts: set[int], way: tuple[ForeignKey, ...] = ()
+) -> Iterator[tuple[ForeignKey, ...]]:
+    """From the users through tables of the account itself to each key of a table that is not: who has a row there
+    owns something, were it only by way of a profile."""
+    parent = way[-1].child if way else users
+    for key in keys:
+        if key.parent != parent or key.child in {users, *(step.child for step in way)} & accounts:
+            continue
+        if key.child in accounts:
+            yield from _ways_in(keys, users, accounts, (*way, key))
+        else:
+            yield (*way, key)
+
+
+def _refers(catalog: Catalog, way: Sequence[ForeignKey], users: Table) -> sa.ColumnElement[bool]:
+    parent: Any = users.selectable
+    joined: Any = None
+    same: list[sa.ColumnElement[bool]] = []
+    for key in way:
+        child = catalog.table(key.child).selectable.alias()
+        same += [child.c[c] == parent.c[t] for c, t in zip(key.columns, key.targets, strict=True)]
+        joined = child if joined is None else joined.join(child, sa.true())
+        parent = child
+    return sa.select(sa.literal(1)).select_from(joined).where(*same).correlate(users.selectable).exists()
 
 
 def _literal(value: str | float | bool) -> str:

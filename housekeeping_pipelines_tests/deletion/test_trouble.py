@@ -210,6 +210,19 @@ def test_a_child_that_commits_late_is_not_lost(engine: sa.Engine) -> None:
     assert scalar(engine, "SELECT count(*) FROM children WHERE id = 100") == 1
 
 
+def test_a_grandchild_that_commits_while_its_parent_is_waited_for_is_not_lost(engine: sa.Engine) -> None:
+    parents_and_children(engine, 1)
+    sql(engine, "CREATE TABLE grandchildren (id int PRIMARY KEY, child int REFERENCES children ON DELETE CASCADE)")
+    with transaction(engine, "INSERT INTO grandchildren VALUES (7, 1)") as other:
+        thread, done = in_background(lambda: delete(engine, "parents"))
+        until(lambda: waits(engine))
+        other.commit()
+        thread.join(20)
+    assert done[0].deleted == {"parents": 1, "children": 2, "grandchildren": 1}
+    assert came_back(undo(engine)) == done[0].deleted
+    assert rows(engine, "SELECT * FROM grandchildren") == [(7, 1)]
+
+
 def test_a_row_that_was_used_since_it_was_listed_stays(engine: sa.Engine) -> None:
     parents_and_children(engine, 10)
 

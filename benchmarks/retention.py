@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +63,7 @@ FROM chat_conversation c, generate_series(1, {MESSAGES}) m ORDER BY c.id, m DESC
 """
 
 
-def delete_by_django(_address: dict[str, str], cutoff: datetime) -> Callable[[], int]:
+def delete_by_django(_address: dict[str, Any], cutoff: datetime) -> Callable[[], int]:
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     import django
     from django.db import connection
@@ -82,7 +81,7 @@ def delete_by_django(_address: dict[str, str], cutoff: datetime) -> Callable[[],
     return work
 
 
-def delete_by_loop(address: dict[str, str], cutoff: datetime) -> Callable[[], int]:
+def delete_by_loop(address: dict[str, Any], cutoff: datetime) -> Callable[[], int]:
     select = """
         SELECT id FROM chat_conversation c WHERE updated_at < %s AND NOT is_pinned AND NOT EXISTS (
             SELECT FROM chat_chatmessage m WHERE m.conversation_id = c.id AND m.sent_at >= %s)
@@ -102,7 +101,7 @@ def delete_by_loop(address: dict[str, str], cutoff: datetime) -> Callable[[], in
     return work
 
 
-def delete_by_engine(address: dict[str, str], _cutoff: datetime, *, trashed: bool) -> Callable[[], int]:
+def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: bool) -> Callable[[], int]:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.limits import Limits
@@ -128,7 +127,7 @@ def delete_by_engine(address: dict[str, str], _cutoff: datetime, *, trashed: boo
     return work
 
 
-def url(address: dict[str, str]) -> Any:
+def url(address: dict[str, Any]) -> Any:
     """The address for SQLAlchemy."""
     import sqlalchemy as sa
 
@@ -136,7 +135,7 @@ def url(address: dict[str, str]) -> Any:
     return sa.URL.create("postgresql+psycopg", username=address["user"], database=address["dbname"], query=query)
 
 
-def contend(name: str, address: dict[str, str]) -> None:
+def contend(name: str, address: dict[str, Any]) -> None:
     """In a process of its own: do the work and print what it took, as JSON."""
     cutoff = datetime.now(UTC) - timedelta(days=CUTOFF_DAYS)
     prepare: dict[str, Callable[[], Callable[[], int]]] = {
@@ -177,7 +176,7 @@ class Watch:
         cpu: processor seconds of each session's server process; empty where there is no /proc.
     """
 
-    address: dict[str, str]
+    address: dict[str, Any]
     database: str
     longest: float = 0.0
     longest_writing: float = 0.0
@@ -217,7 +216,7 @@ class Measurement:
     longest_writing: float
 
 
-def measure(name: str, server: dict[str, str], old: int, young: int) -> Measurement:
+def measure(name: str, server: dict[str, Any], old: int, young: int) -> Measurement:
     """One contender on a fresh copy of the data.
 
     Raises:
@@ -243,24 +242,24 @@ def measure(name: str, server: dict[str, str], old: int, young: int) -> Measurem
     return Measurement(found["seconds"], cpu, found["bytes"], watch.longest, watch.longest_writing)
 
 
-def _environment(address: dict[str, str]) -> dict[str, str]:
+def _environment(address: dict[str, Any]) -> dict[str, str]:
     libpq = {"PGHOST": address["host"], "PGPORT": address["port"], "PGUSER": address["user"]}
     return os.environ | libpq | {"PGDATABASE": address["dbname"], "PYTHONPATH": str(ROOT)}
 
 
-def _execute(address: dict[str, str], *statements: str) -> None:
+def _execute(address: dict[str, Any], *statements: str) -> None:
     with psycopg.connect(**address, autocommit=True) as connection:
         for statement in statements:
-            connection.execute(sql.SQL(statement))  # type: ignore[arg-type]
+            connection.execute(statement)
 
 
-def _value(address: dict[str, str], query: str) -> int:
+def _value(address: dict[str, Any], query: str) -> int:
     with psycopg.connect(**address) as connection:
-        row = connection.execute(sql.SQL(query)).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(query).fetchone()
         return int(row[0]) if row else 0
 
 
-def prepare_data(server: dict[str, str], old: int, young: int) -> None:
+def prepare_data(server: dict[str, Any], old: int, young: int) -> None:
     """The database `website`, which the copies are made from, with the schema `housekeeping` in it."""
     from housekeeping_pipelines.migrations import ensure_schema
     from housekeeping_pipelines.resources.database import make_engine
@@ -272,7 +271,7 @@ def prepare_data(server: dict[str, str], old: int, young: int) -> None:
     ensure_schema(make_engine(url(website)))
     with psycopg.connect(**website) as connection:
         for statement in filter(str.strip, _FILL.split(";")):
-            connection.execute(statement % {"old": old, "young": young})  # type: ignore[call-overload]
+            connection.execute(statement % {"old": old, "young": young})
     _execute(website, "VACUUM (FREEZE, ANALYZE)", "CHECKPOINT")
 
 
@@ -280,7 +279,9 @@ def show(results: dict[str, list[Measurement]]) -> None:
     """The medians and the ratios, and what they were meant to be."""
     medians = {name: statistics.median(m.seconds for m in of) for name, of in results.items()}
     targets = {"engine": ("0.55", "1.15", "60 MB", "2 s"), "trash": ("1.3", "", "60 MB", "2 s")}
-    print(f"{'':<28}{'seconds':>9}{'spread':>16}{'/ Django':>10}{'/ loop':>8}{'memory':>10}{'longest':>10}{'writing':>10}")
+    print(
+        f"{'':<28}{'seconds':>9}{'spread':>16}{'/ Django':>10}{'/ loop':>8}{'memory':>10}{'longest':>10}{'writing':>10}"
+    )
     for name, of in results.items():
         spread = f"{min(m.seconds for m in of):.2f}..{max(m.seconds for m in of):.2f}"
         print(
@@ -320,8 +321,8 @@ def main() -> None:
                 results[name].append(measure(name, server, old, young))
                 print(f"round {number}: {CONTENDERS[name]}: {results[name][-1].seconds:.2f} s", file=sys.stderr)
         print(
-            f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {found.version}, {os.cpu_count()} cores: {old:,} of {old + young:,}"
-            f" conversations with {MESSAGES} messages each, median of {arguments.rounds} rounds\n"
+            f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {found.version}, {os.cpu_count()} cores: {old:,} of"
+            f" {old + young:,} conversations with {MESSAGES} messages each, median of {arguments.rounds} rounds\n"
         )
         show(results)
     finally:

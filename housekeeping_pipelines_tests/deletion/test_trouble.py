@@ -346,14 +346,14 @@ def test_who_comes_second_is_skipped(engine: sa.Engine) -> None:
 
 
 def test_two_tasks_on_the_same_rows_take_each_once(engine: sa.Engine) -> None:
-    parents_and_children(engine, 90)
+    parents_and_children(engine, 30)
     before = contents(engine)
     thread, done = in_background(lambda: delete(engine, "parents", task="one", run_id="run-1", batch_size=1))
     other = delete(engine, "parents", task="two", run_id="run-2", batch_size=1)
     thread.join(60)
     assert {done[0].status, other.status} == {"succeeded"}
     third = delete(engine, "parents", run_id="run-3")
-    assert done[0].deleted.get("parents", 0) + other.deleted.get("parents", 0) + third.deleted.get("parents", 0) == 90
+    assert done[0].deleted.get("parents", 0) + other.deleted.get("parents", 0) + third.deleted.get("parents", 0) == 30
     assert scalar(engine, "SELECT count(*) FROM parents") == 0
     for run_id in ("run-3", "run-2", "run-1"):
         came_back(undo(engine, run_id))

@@ -222,8 +222,12 @@ def users_who_own(platform: sa.Engine) -> None:
 def test_a_row_in_any_other_table_keeps_the_account(platform: sa.Engine) -> None:
     users_who_own(platform)
     before = contents(platform)
-    report = run(platform, policies.inactive_users, older_than_days=7)
+    watcher = Watcher()
+    keeper = housekeeper(platform, observer=watcher)
+    report = run(platform, policies.inactive_users, older_than_days=7, keeper=keeper)
     assert (report.status, report.deleted) == ("succeeded", {"users": 1})
+    # What keeps an account never goes with one.
+    assert watcher.plans == [("users", 1, False)]
     assert column(platform, "SELECT id FROM users ORDER BY 1") == [1, 2, 3, 4, 5, 6, 7]
     came_back(undo(platform))
     assert contents(platform) == before

@@ -27,21 +27,17 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
     Args:
         to_stderr: whether to write there without LOG_FILE; not in a run, whose lines Dagster writes there itself.
 
-    With LOG_FILE, Dagster's own lines go to the file too, and the file may be rotated under the process.
+    With LOG_FILE, the daemon's own lines go to the file too, and the file may be rotated under the process.
 
     Raises:
         ConfigurationError: the file cannot be written.
     """
-    ours = logging.getLogger(_OURS)
+    ours, root = logging.getLogger(_OURS), logging.getLogger()
     ours.setLevel(settings.log_level)
-    if any(handler.get_name() == _HANDLER_NAME for handler in ours.handlers):
+    if any(handler.get_name() == _HANDLER_NAME for handler in (*ours.handlers, *root.handlers)):
         return
     handler: logging.Handler
-    if settings.log_file is None and not to_stderr:
-        return
-    if settings.log_file is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
+    if settings.log_file is not None:
         try:
             settings.log_file.parent.mkdir(parents=True, exist_ok=True)
             handler = logging.handlers.WatchedFileHandler(settings.log_file, encoding="utf-8")
@@ -50,8 +46,13 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
                 f"LOG_FILE is {str(settings.log_file)!r}: {error.strerror}",
                 hint="name a file in a folder that this account may write",
             ) from None
-        logging.getLogger("dagster").addHandler(handler)
+        # The daemon replaces the handlers of Dagster's own loggers when it starts, and leaves the root's.
+        root.addHandler(handler)
+    elif to_stderr:
+        handler = logging.StreamHandler(sys.stderr)
+        ours.addHandler(handler)
+    else:
+        return
     handler.set_name(_HANDLER_NAME)
     handler.setLevel(settings.log_level)
     handler.setFormatter(logging.Formatter(_FORMAT))
-    ours.addHandler(handler)

@@ -52,7 +52,13 @@ def dagster_url(settings: Settings) -> sa.URL:
 
 def _embedded(settings: Settings, database: str) -> sa.URL:
     server = embedded_server(settings.housekeeping_home)
-    server.ensure_database(database)
+    try:
+        server.ensure_database(database)
+    except psycopg.Error as error:
+        raise Unavailable(
+            f"the embedded PostgreSQL cannot make its database {database}: {str(error).splitlines()[0]}",
+            hint=f"its log is {settings.housekeeping_home / 'postgres' / 'server.log'}",
+        ) from error
     return server.url(database)
 
 

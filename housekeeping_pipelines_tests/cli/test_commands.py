@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -310,7 +311,7 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Install
         process = subprocess.Popen(
             [sys.executable, "-c", command, "run-scheduler", "--cleanup-schedule", "* * * * *"],
             cwd=installation.directory,
-            env=installation.environment(DRY_RUN="true"),
+            env=installation.environment(DRY_RUN="true", LOG_FILE="daemon.log"),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -323,6 +324,11 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Install
             process.send_signal(signal.SIGTERM)
             process.wait(60)
     assert document["status"] == "running"
+    log = (installation.directory / "daemon.log").read_text()
+    assert "Evaluating schedule `daily_housekeeping_schedule`" in log
+    assert "delete_old_conversations: starts, dry run" in log
+    # Once in the file, and not on the terminal besides.
+    assert log.count("delete_old_conversations: starts") == len(set(re.findall("scheduled launch of run (\\S+)", log)))
 
 
 def test_init_lets_dagsters_own_commands_work(installation: Installation, tmp_path: Path) -> None:

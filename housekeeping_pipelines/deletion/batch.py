@@ -1,0 +1,339 @@
+"""One transaction of a deletion.
+
+It locks the roots, skipping what others have locked; checks the policy and the holds again, now that no one can add to
+them; locks what hangs on them, level by level from the top; then moves it from the bottom up, in separate statements.
+With a single statement, a child that commits after its snapshot would be cascaded away without reaching the trash.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
+from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.deletion.matching import Key, matches, text_of
+from housekeeping_pipelines.deletion.schema import pauses, trash_batches, trash_references
+from housekeeping_pipelines.deletion.trash import Mirror, copy_to_mirror, move_to_mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.catalog import ForeignKey, Table
+    from housekeeping_pipelines.deletion.holds import OwnerPaths
+    from housekeeping_pipelines.deletion.plan import Plan
+    from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.deletion.run import Run
+
+# Below PostgreSQL's deadlock_timeout (1 s), so that we step back before the detector ends somebody else's transaction.
+LOCK_TIMEOUT_MS = 500
+STATEMENT_TIMEOUT_MS = 60_000
+
+
+class Trouble(Exception):
+    """What made a batch roll back; `counts_as` is where its last root is counted."""
+
+    def __init__(self, counts_as: str, reason: str) -> None:
+        super().__init__(reason)
+        self.counts_as = counts_as
+        self.reason = reason
+
+
+class Paused(Exception):
+    """Everything was paused meanwhile."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A row that the policy selects."""
+
+    key: Key
+    age_seconds: float | None
+
+
+@dataclass
+class Batch:
+    """One transaction over a connection that holds the task's lock.
+
+    Attributes:
+        mirrors: where each table's rows go, by oid; none where they go for good.
+        seen: what a dry run has counted of the tables that several roots share.
+        roots: what it found, and what went with it: `rows` by table as own key and the values that others refer to,
+            `counts` by table, `skipped` by reason.
+    """
+
+    run: Run
+    connection: sa.Connection
+    policy: RowPolicy
+    plan: Plan
+    owners: OwnerPaths
+    clock: Callable[[], datetime]
+    mirrors: dict[int, Mirror]
+    seen: dict[int, set[Key]]
+    roots: list[Root] = field(default_factory=list)
+    rows: dict[int, dict[Key, dict[str, str]]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dry_run(self) -> bool:
+        return self.run.dry_run
+
+    @property
+    def trashed(self) -> bool:
+        return bool(self.mirrors)
+
+    def execute(self, keys: list[Key]) -> None:
+        """Do all of it, in a transaction that the caller commits.
+
+        Raises:
+            Trouble: with some row of it.
+            Paused: everything was paused meanwhile.
+        """
+        connection = self.connection
+        if self.dry_run:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            seen = self.seen.get(self.plan.root.oid, set())
+            keys = [key for key in keys if key not in seen]
+        _set_locally(connection, "statement_timeout", STATEMENT_TIMEOUT_MS)
+        if not self.dry_run:
+            # Whoever adds a hold is waited for: no row is to blame.
+            connection.execute(lock_for_transaction(HOLDS_LOCK, shared=True))
+        _set_locally(connection, "lock_timeout", LOCK_TIMEOUT_MS)
+        if connection.scalar(sa.select(sa.literal(True)).select_from(pauses)):
+            raise Paused
+        holds = ActiveHolds.read(connection, self.clock())
+        root = self.plan.root
+        locked = self._lock_roots(keys)
+        self.roots = self._still_candidates(locked, holds)
+        self.skipped["in_use"] = len(locked) - len(self.roots)
+        if not self.roots:
+            return
+        self.rows[root.oid] = self._named(root, matches(root, root.key, [r.key for r in self.roots]), lock=False)
+        self._close_over(root, holds)
+        for table in self.plan.tables[1:]:
+            if not self.plan.is_leaf(table) or (self.dry_run and table.oid in self.plan.shared):
+                self._reach(table)
+        self._check_nothing_passed_by(holds)
+        self._check_holds_inside(holds)
+        if self.dry_run:
+            self.counts = {table.label: self._count(table) for table in self.plan.tables}
+        else:
+            self._move()
+        self.counts = {label: count for label, count in self.counts.items() if count}
+
+    def _lock_roots(self, keys: list[Key]) -> list[Key]:
+        root = self.plan.root
+        statement = sa.select(*text_of(root, root.key)).where(matches(root, root.key, keys))
+        if self.dry_run:
+            return [tuple(row) for row in self.connection.execute(statement)]
+        locked = [tuple(row) for row in self.connection.execute(statement.with_for_update(skip_locked=True))]
+        missing = set(keys) - set(locked)
+        if missing:
+            # What is not there any more was deleted by someone else; the rest is in somebody's hands.
+            there = sa.select(sa.func.count()).select_from(root.selectable).where(matches(root, root.key, missing))
+            self.skipped["locked"] = self.connection.scalar(there) or 0
+        return locked
+
+    def _still_candidates(self, keys: Sequence[Key], holds: ActiveHolds) -> list[Root]:
+        """Those of the keys that the policy still selects, seen from after they were locked."""
+        if not keys:
+            return []
+        root = self.plan.root
+        moment = self.policy.age_from
+        age = sa.case(
+            (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
+            else_=None,
+        )
+        statement = sa.select(*text_of(root, root.key), age).where(matches(root, root.key, keys), self.policy.condition)
+        held = holds.cover(root, self.owners)
+        if held is not None:
+            statement = statement.where(held.is_not(True))
+        return [Root(tuple(key), age_seconds) for *key, age_seconds in self.connection.execute(statement)]
+
+    def _named(self, table: Table, which: sa.ColumnElement[bool], *, lock: bool) -> dict[Key, dict[str, str]]:
+        """Rows by their keys, with the values by which others refer to them."""
+        referred = sorted(
+            {
+                name
+                for key in (*self.plan.followed, *self.plan.cleared)
+                if key.parent == table.oid
+                for name in key.targets
+            }
+        )
+        statement = sa.select(*text_of(table, table.key), *text_of(table, referred)).where(which)
+        if lock and not self.dry_run:
+            statement = statement.with_for_update()
+        width = len(table.key)
+        return {
+            tuple(row[:width]): dict(zip(referred, row[width:], strict=True))
+            for row in self.connection.execute(statement)
+        }
+
+    def _reach(self, table: Table) -> None:
+        """Lock and name the rows of a table that hang on what is already named."""
+        which = self._hanging(table)
+        self.rows[table.oid] = {} if which is None else self._named(table, which, lock=True)
+        self._close_over(table, None)
+
+    def _hanging(self, table: Table) -> sa.ColumnElement[bool] | None:
+        """Which rows of a table hang on the rows named above it; None if no row can."""
+        conditions = [
+            condition
+            for key in self.plan.upward(table)
+            if (condition := self._refers(key, self.rows.get(key.parent, {}))) is not None
+        ]
+        return sa.or_(*conditions) if conditions else None
+
+    def _refers(self, key: ForeignKey, rows: dict[Key, dict[str, str]]) -> sa.ColumnElement[bool] | None:
+        """Which rows of a key's child refer to the rows; values are of the parent's types, which may be wider."""
+        targets = [tuple(row[name] for name in key.targets) for row in rows.values()]
+        targets = [target for target in targets if None not in target]
+        if not targets:
+            return None
+        parent, child = self.plan.members[key.parent], self.plan.members[key.child]
+        return matches(child, key.columns, targets, [parent.type_of(name) for name in key.targets])
+
+    def _close_over(self, table: Table, holds: ActiveHolds | None) -> None:
+        """Add the rows of a table that refer to its rows in the batch, and those that refer to them.
+
+        Rows of the root's own table come only along when the policy selects them too.
+        """
+        keys = self.plan.self_references(table)
+        frontier = self.rows[table.oid]
+        while keys and frontier:
+            conditions = [which for key in keys if (which := self._refers(key, frontier)) is not None]
+            found = self._named(table, sa.or_(*conditions), lock=True) if conditions else {}
+            frontier = {own: values for own, values in found.items() if own not in self.rows[table.oid]}
+            if frontier and holds is not None and len(self._still_candidates(list(frontier), holds)) < len(frontier):
+                raise Trouble("in_use", f"a row of {table.label} that is to stay refers to it")
+            self.rows[table.oid] |= frontier
+
+    def _check_nothing_passed_by(self, holds: ActiveHolds) -> None:
+        """Look again, now that no one can refer to a row that goes: a key that is not followed might cascade."""
+        if self.plan.passed_by - {self.plan.root.oid}:
+            keys = [root.key for root in self.roots]
+            if len(self._still_candidates(keys, holds)) < len(keys):
+                raise Trouble("in_use", "a row refers to it since")
+
+    def _check_holds_inside(self, holds: ActiveHolds) -> None:
+        if not holds:
+            return
+        for table in self.plan.tables:
+            held = holds.cover(table, self.owners)
+            which = self._in_batch(table)
+            if held is None or which is None:
+                continue
+            statement = sa.select(sa.literal(True)).select_from(table.selectable).where(which, held).limit(1)
+            if self.connection.scalar(statement):
+                raise Trouble("held", f"a row of {table.label} that would go with it is held")
+
+    def _in_batch(self, table: Table) -> sa.ColumnElement[bool] | None:
+        """Which rows of a table go with the batch; None if none does."""
+        rows = self.rows.get(table.oid)
+        if rows is None:
+            return self._hanging(table)
+        return matches(table, table.key, rows) if rows else None
+
+    def _count(self, table: Table) -> int:
+        if table.oid in self.rows:
+            return len(self.rows[table.oid].keys() - self.seen.get(table.oid, set()))
+        which = self._in_batch(table)
+        if which is None:
+            return 0
+        return self.connection.scalar(sa.select(sa.func.count()).select_from(table.selectable).where(which)) or 0
+
+    def _move(self) -> None:
+        """Move or delete the batch's rows from the bottom up, and write down what was done."""
+        connection, contents = self.connection, []
+        number = connection.scalar(
+            sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
+        )
+        copied = [table for table in self.plan.tables if self.trashed and self.plan.is_cleared_before_it_goes(table)]
+        for table in copied:
+            if (which := self._in_batch(table)) is not None:
+                statement = copy_to_mirror(self.mirrors[table.oid], table, number, which)
+                self._check_went(table, connection.execute(statement).rowcount)
+        for table in reversed(self.plan.tables):
+            which = self._in_batch(table)
+            if which is None:
+                continue
+            cleared = self._references_to_clear(table) if self.trashed else []
+            if self.trashed and table not in copied:
+                gone = connection.execute(move_to_mirror(self.mirrors[table.oid], table, number, which)).rowcount
+            else:
+                gone = connection.execute(sa.delete(table.selectable).where(which)).rowcount
+            self._check_went(table, gone)
+            self._write_references(number, cleared)
+            self.counts[table.label] = gone
+            if self.trashed and gone:
+                contents.append([self.mirrors[table.oid].id, gone])
+        if self.trashed:
+            connection.execute(
+                sa.insert(trash_batches).values(
+                    id=number, run_id=self.run.run_id, task=self.run.task, deleted_at=self.clock(), contents=contents
+                ).inline()
+            )  # fmt: skip
+
+    def _check_went(self, table: Table, count: int) -> None:
+        """
+        Raises:
+            _Trouble: rows that were locked and named are not among those that went.
+        """
+        stayed = len(self.rows.get(table.oid, ())) - count
+        if table.oid in self.rows and stayed:
+            raise Trouble("failed", f"{stayed:,} rows of {table.label} stayed when they were deleted, as by a trigger")
+
+    def _references_to_clear(self, table: Table) -> list[tuple[ForeignKey, Key, tuple[str | None, ...]]]:
+        """The rows that stay and lose their reference to rows of `table`, with the values that they lose."""
+        found: list[tuple[ForeignKey, Key, tuple[str | None, ...]]] = []
+        for key in self.plan.loses_references_to(table):
+            which = self._refers(key, self.rows[table.oid])
+            if which is None:
+                continue
+            child = self.plan.members[key.child]
+            going = self.rows.get(key.child)
+            statement = sa.select(*text_of(child, child.key), *text_of(child, key.cleared)).where(which)
+            if going:
+                statement = statement.where(~matches(child, child.key, going))
+            width = len(child.key)
+            found += [
+                (key, tuple(row[:width]), tuple(row[width:]))
+                for row in self.connection.execute(statement.with_for_update())
+            ]
+        return found
+
+    def _write_references(self, number: int, cleared: list[tuple[ForeignKey, Key, tuple[str | None, ...]]]) -> None:
+        for key, grouped in itertools.groupby(cleared, key=lambda entry: entry[0]):
+            child = self.plan.members[key.child]
+            entries = {own: was for _, own, was in grouped}
+            # What a default became is known only afterwards.
+            width = len(child.key)
+            statement = sa.select(*text_of(child, child.key), *text_of(child, key.cleared)).where(
+                matches(child, child.key, entries)
+            )
+            became = {tuple(row[:width]): list(row[width:]) for row in self.connection.execute(statement)}
+            written = [
+                {
+                    "batch_id": number,
+                    "source_schema": child.schema,
+                    "source_table": child.name,
+                    "key_columns": list(child.key),
+                    "key": list(own),
+                    "columns": list(key.cleared),
+                    "was": list(was),
+                    "became": became[own],
+                }
+                for own, was in entries.items()
+                if own in became
+            ]
+            if written:
+                self.connection.execute(sa.insert(trash_references), written)
+
+
+def _set_locally(connection: sa.Connection, name: str, milliseconds: int) -> None:
+    connection.execute(sa.select(sa.func.set_config(name, f"{milliseconds}ms", True)))

@@ -82,7 +82,8 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [("[green]✓[/]", f"{verb} {count:>9,}  {name}") for name, count in ordered]
     lines += [("[green]✓[/]", f"restored {count:>9,}  {name}") for name, count in document.get("restored", {}).items()]
     stats = document.get("stats") or {}
-    lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in stats.items()]
+    totals_first = sorted(stats.items(), key=lambda entry: entry[0].startswith("recent"))
+    lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in totals_first]
     kept = [f"{count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if kept:
         lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import psutil
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ _LOOKED_AT = 50
 
 def process_tags() -> dict[str, str]:
     """Which process this is; its start time tells it from a later one with the same number."""
+    import psutil
+
     return {
         HOST_TAG: platform.node(),
         PID_TAG: str(os.getpid()),
@@ -65,6 +66,8 @@ def is_dead(tags: Mapping[str, str]) -> bool:
     """Whether the process that did a run was on this machine and is gone."""
     if tags.get(HOST_TAG) != platform.node() or PID_TAG not in tags:
         return False
+    import psutil
+
     try:
         return str(psutil.Process(int(tags[PID_TAG])).create_time()) != tags.get(STARTED_TAG)
     except psutil.NoSuchProcess:

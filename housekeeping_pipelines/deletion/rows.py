@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-import stamina
 
 from housekeeping_pipelines.deletion import database_errors, guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble
@@ -231,6 +230,8 @@ class RowDeletion:
         Raises:
             Trouble: with some row of it.
         """
+        import stamina
+
         try:
             for attempt in stamina.retry_context(
                 on=database_errors.is_transient,

@@ -13,7 +13,6 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, load_c
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.migrations import ensure_schema
-from housekeeping_pipelines.resources.addresses import platform_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +93,9 @@ class Database:
             ConfigurationError: it does not accept us, or we may not make our schema.
             Unavailable: it does not answer.
         """
+        # The drivers are first needed here: importing the definitions is to stay quick.
+        from housekeeping_pipelines.resources.addresses import platform_url
+
         engine = make_engine(platform_url(self.settings))
         with opened(engine):
             ensure_schema(engine)

@@ -67,7 +67,7 @@ def demo(
     if json_:
         output.as_json(summary(outcome) | {"sample": rows})
     else:
-        show(outcome)
+        show(outcome, settings)
         output.say("\n[bold]What next?[/]")
         for command, what in (
             ("make dev", "the Dagster UI on this platform"),

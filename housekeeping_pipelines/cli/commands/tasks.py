@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from housekeeping_pipelines.cli.session import DryRun, Json
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from housekeeping_pipelines.settings import Settings
 
 Queue = Annotated[bool, typer.Option("--queue", help="Hand the run to the daemon instead of doing it here.")]
 
@@ -137,7 +138,7 @@ def summary(outcome: launch.Outcome) -> dict[str, Any]:
 
 
 def _finish(
-    settings: Any, job: str, ops: dict[str, dict[str, Any]], *, queue: bool, json_: bool, summarize: bool = False
+    settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, queue: bool, json_: bool, summarize: bool = False
 ) -> int:
     if queue:
         run_id = launch.queue(settings, job, ops)
@@ -151,19 +152,24 @@ def _finish(
         single = next(iter(outcome.reports.values()), None) if len(ops) == 1 and not summarize else None
         output.as_json(single if single is not None else summary(outcome))
     else:
-        show(outcome)
+        show(outcome, settings)
     return outcome.exit_code
 
 
-def show(outcome: launch.Outcome) -> None:
-    """The reports of a run for people, and what to type next."""
+def show(outcome: launch.Outcome, settings: Settings) -> None:
+    """The reports of a run for people, and how to take it back."""
     for report in outcome.reports.values():
         output.report(report)
-    output.say()
-    output.say(f"[dim]run[/] {outcome.run_id}")
-    if _went(outcome.reports.values()):
-        output.say(f"[dim]undo[/] housekeeping undo {outcome.run_id[:8]}")
+    rows = sum(sum(report["deleted"].values()) for report in outcome.reports.values() if _can_be_undone(report))
+    output.say(f"\n[dim]run[/]  {outcome.run_id}")
+    if rows and settings.trash_retention_days:
+        last = datetime.now(UTC) + timedelta(days=settings.trash_retention_days)
+        output.say(
+            f"[dim]undo[/] housekeeping undo {outcome.run_id[:8]}   [dim]{rows:,} rows, until {last:%Y-%m-%d}[/]"
+        )
+    elif rows:
+        output.say(f"[yellow]![/] {rows:,} rows are gone for good: TRASH_RETENTION_DAYS is 0")
 
 
-def _went(reports: Sequence[dict[str, Any]] | Any) -> bool:
-    return any(report["deleted"] and report["task"] not in ("purge_trash", "undo") for report in reports)
+def _can_be_undone(report: dict[str, Any]) -> bool:
+    return report["task"] not in ("purge_trash", "undo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ _numbers = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="hammer for minutes instead of seconds")
+    parser.addoption("--postgres", metavar="FOLDER", help="use the server whose socket (port 5432) is there instead")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,9 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def server() -> EmbeddedServer:
+def server(request: pytest.FixtureRequest) -> EmbeddedServer:
+    if other := request.config.getoption("--postgres"):
+        return EmbeddedServer(Path(other), Path(other), "another")
     home = Path(tempfile.mkdtemp(prefix="housekeeping-tests-"))
     # Root's server runs as another account; pytest's own folders are closed to it.
     home.chmod(0o755)
@@ -48,15 +52,16 @@ def server() -> EmbeddedServer:
 
 @pytest.fixture(scope="session")
 def template(server: EmbeddedServer) -> str:
-    server.ensure_database("template_housekeeping")
-    engine = make_engine(server.url("template_housekeeping"))
+    name = f"template_{os.getpid()}"
+    server.ensure_database(name)
+    engine = make_engine(server.url(name))
     ensure_schema(engine)
     engine.dispose()
-    return "template_housekeeping"
+    return name
 
 
 def _create(server: EmbeddedServer, template: str | None) -> sa.URL:
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = sa.create_engine(
         server.url("postgres").set(drivername="postgresql+psycopg"),
         isolation_level="AUTOCOMMIT",

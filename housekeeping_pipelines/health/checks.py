@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
-# The first with which every statement of the engine is tested; older ones lack what SQLAlchemy or we rely on.
-MINIMUM_SERVER_VERSION = 140_000
+# The oldest that the engine's tests have been run on.
+MINIMUM_SERVER_VERSION = 150_000
 
 # Which of the platform's tables a task cannot do without.
 _NEEDS = {
@@ -97,7 +97,7 @@ def _check_platform(settings: Settings, config: HousekeepingConfig) -> Iterator[
             "database",
             "failed" if old else "ok",
             f"PostgreSQL {version[1]}, {where}, database {engine.url.database}",
-            "upgrade to PostgreSQL 14 or newer" if old else None,
+            "upgrade to PostgreSQL 15 or newer" if old else None,
             round(latency, 1),
         )
         yield from _check_schema(connection, settings)

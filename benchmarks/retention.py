@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = "housekeeping_pipelines_tests.django.website.settings"
 CUTOFF_DAYS = 30
-BATCH = 1000
+LOOP_BATCH = 1000
 MESSAGES = 10
 USERS = 1000
 WATCH_SECONDS = 0.02
@@ -91,7 +91,7 @@ def delete_by_loop(address: dict[str, Any], cutoff: datetime) -> Callable[[], in
         deleted, last = 0, 0
         with psycopg.connect(**address) as connection:
             # Without `id > last` each batch would read again what the ones before it deleted, at twice the time.
-            while ids := [row[0] for row in connection.execute(select, [cutoff, cutoff, last, BATCH])]:
+            while ids := [row[0] for row in connection.execute(select, [cutoff, cutoff, last, LOOP_BATCH])]:
                 connection.execute("DELETE FROM chat_chatmessage WHERE conversation_id = ANY (%s)", [ids])
                 connection.execute("DELETE FROM chat_conversation WHERE id = ANY (%s)", [ids])
                 connection.commit()
@@ -118,7 +118,7 @@ def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: boo
             lambda catalog, now: policies.conversations(
                 Platform(catalog, config), now, older_than_days=CUTOFF_DAYS, age_column="last_activity"
             ),
-            Limits(batch_size=BATCH),
+            Limits(),
         )
         if report.status != "succeeded":
             raise SystemExit(f"{report.status}: {report.message}")

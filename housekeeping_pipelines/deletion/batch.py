@@ -53,6 +53,7 @@ class Root:
 
     key: Key
     age_seconds: float | None
+    values: dict[str, str]
 
 
 @dataclass
@@ -99,11 +100,13 @@ class Batch:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             seen = self.seen.get(self.plan.root.oid, set())
             keys = [key for key in keys if key not in seen]
-        _set_locally(connection, "statement_timeout", STATEMENT_TIMEOUT_MS)
+        # No batch waits for the disk: one that a crash of the server takes back is whole again in its tables, and the
+        # run waits for all of them at its end.
+        _set_locally(connection, statement_timeout=f"{STATEMENT_TIMEOUT_MS}ms", synchronous_commit="off")
         if not self.dry_run:
             # Whoever adds a hold is waited for: no row is to blame.
             connection.execute(lock_for_transaction(HOLDS_LOCK, shared=True))
-        _set_locally(connection, "lock_timeout", LOCK_TIMEOUT_MS)
+        _set_locally(connection, lock_timeout=f"{LOCK_TIMEOUT_MS}ms")
         if connection.scalar(sa.select(sa.literal(True)).select_from(pauses)):
             raise Paused
         holds = ActiveHolds.read(connection, self.clock())
@@ -113,7 +116,7 @@ class Batch:
         self.skipped["in_use"] = len(locked) - len(self.roots)
         if not self.roots:
             return
-        self.rows[root.oid] = self._named(root, matches(root, root.key, [r.key for r in self.roots]), lock=False)
+        self.rows[root.oid] = {found.key: found.values for found in self.roots}
         self._close_over(root, holds)
         for table in self.plan.tables[1:]:
             if not self.plan.is_leaf(table) or (self.dry_run and table.oid in self.plan.shared):
@@ -130,8 +133,8 @@ class Batch:
         root = self.plan.root
         statement = sa.select(*text_of(root, root.key)).where(matches(root, root.key, keys))
         if self.dry_run:
-            return [tuple(row) for row in self.connection.execute(statement)]
-        locked = [tuple(row) for row in self.connection.execute(statement.with_for_update(skip_locked=True))]
+            return [tuple(row) for row in self.connection.execute(statement).all()]
+        locked = [tuple(row) for row in self.connection.execute(statement.with_for_update(skip_locked=True)).all()]
         missing = set(keys) - set(locked)
         if missing:
             # What is not there any more was deleted by someone else; the rest is in somebody's hands.
@@ -149,35 +152,39 @@ class Batch:
             (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
             else_=None,
         )
-        statement = sa.select(*text_of(root, root.key), age).where(matches(root, root.key, keys), self.policy.condition)
+        referred = self._referred(root)
+        columns = (age, *text_of(root, root.key), *text_of(root, referred))
+        statement = sa.select(*columns).where(matches(root, root.key, keys), self.policy.condition)
         held = holds.cover(root, self.owners)
         if held is not None:
             statement = statement.where(held.is_not(True))
-        return [Root(tuple(key), age_seconds) for *key, age_seconds in self.connection.execute(statement)]
+        end = 1 + len(root.key)
+        return [
+            Root(tuple(row[1:end]), row[0], dict(zip(referred, row[end:], strict=True)))
+            for row in self.connection.execute(statement).all()
+        ]
 
-    def _named(self, table: Table, which: sa.ColumnElement[bool], *, lock: bool) -> dict[Key, dict[str, str]]:
-        """Rows by their keys, with the values by which others refer to them."""
-        referred = sorted(
-            {
-                name
-                for key in (*self.plan.followed, *self.plan.cleared)
-                if key.parent == table.oid
-                for name in key.targets
-            }
-        )
+    def _referred(self, table: Table) -> list[str]:
+        """The columns by which others refer to rows of a table."""
+        keys = (*self.plan.followed, *self.plan.cleared)
+        return sorted({name for key in keys if key.parent == table.oid for name in key.targets})
+
+    def _named(self, table: Table, which: sa.ColumnElement[bool]) -> dict[Key, dict[str, str]]:
+        """Rows by their keys, locked, with the values by which others refer to them."""
+        referred = self._referred(table)
         statement = sa.select(*text_of(table, table.key), *text_of(table, referred)).where(which)
-        if lock and not self.dry_run:
+        if not self.dry_run:
             statement = statement.with_for_update()
         width = len(table.key)
         return {
             tuple(row[:width]): dict(zip(referred, row[width:], strict=True))
-            for row in self.connection.execute(statement)
+            for row in self.connection.execute(statement).all()
         }
 
     def _reach(self, table: Table) -> None:
         """Lock and name the rows of a table that hang on what is already named."""
         which = self._hanging(table)
-        self.rows[table.oid] = {} if which is None else self._named(table, which, lock=True)
+        self.rows[table.oid] = {} if which is None else self._named(table, which)
         self._close_over(table, None)
 
     def _hanging(self, table: Table) -> sa.ColumnElement[bool] | None:
@@ -207,7 +214,7 @@ class Batch:
         frontier = self.rows[table.oid]
         while keys and frontier:
             conditions = [which for key in keys if (which := self._refers(key, frontier)) is not None]
-            found = self._named(table, sa.or_(*conditions), lock=True) if conditions else {}
+            found = self._named(table, sa.or_(*conditions)) if conditions else {}
             frontier = {own: values for own, values in found.items() if own not in self.rows[table.oid]}
             if frontier and holds is not None and len(self._still_candidates(list(frontier), holds)) < len(frontier):
                 raise Trouble("in_use", f"a row of {table.label} that is to stay refers to it")
@@ -335,5 +342,5 @@ class Batch:
                 self.connection.execute(sa.insert(trash_references), written)
 
 
-def _set_locally(connection: sa.Connection, name: str, milliseconds: int) -> None:
-    connection.execute(sa.select(sa.func.set_config(name, f"{milliseconds}ms", True)))
+def _set_locally(connection: sa.Connection, **settings: str) -> None:
+    connection.execute(sa.select(*(sa.func.set_config(name, value, True) for name, value in settings.items())))

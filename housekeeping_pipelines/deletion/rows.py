@@ -133,6 +133,9 @@ class RowDeletion:
         with suppress(sa.exc.DBAPIError):
             self.connection.rollback()
             self.connection.exec_driver_sql("CLOSE ALL")
+            if self._tally.rows and not self.run.dry_run:
+                # The batches did not wait for the disk; this commit does, and what came before is there with it.
+                self.connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
             self.connection.commit()
         tally = self._tally
         if ended["status"] == "succeeded" and tally.failed_count:

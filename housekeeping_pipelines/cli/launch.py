@@ -95,18 +95,18 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
     import dagster as dg
 
     from housekeeping_pipelines.common.reporting import read_reports
-    from housekeeping_pipelines.common.runs import end_dead_runs, process_tags
+    from housekeeping_pipelines.common.runs import create_runs_here, end_dead_runs
     from housekeeping_pipelines.definitions import defs
     from housekeeping_pipelines.resources.database import Database
 
     database = Database(settings)
     with dagster_instance() as instance, output.ProgressBar(names=names) as bar:
         end_dead_runs(instance)
+        create_runs_here(instance, job)
         result = defs.resolve_job_def(job).execute_in_process(
             # The event log has the run; what Dagster would print of it is for its own developers.
             run_config={"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
-            tags=process_tags() | {"housekeeping/launched_by": "command"},
             resources={"database": database, "observer": bar, "io_manager": dg.mem_io_manager},
             raise_on_error=False,
         )
@@ -143,7 +143,6 @@ def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:
     command = [
         *(sys.executable, "-m", "dagster", "job", "launch", "-w", str(workspace_file()), "-j", job),
         *("--run-id", run_id, "--config-json", json.dumps({"ops": ops})),
-        *("--tags", json.dumps({"housekeeping/launched_by": "command"})),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode != 0:

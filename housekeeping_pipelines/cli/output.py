@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,11 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+_MARK = {"succeeded": "[green]✓[/]", "skipped": "[yellow]·[/]"}
 _STYLE = {"succeeded": "green", "skipped": "yellow", "partial": "red", "refused": "red", "failed": "red"}
 
 
 def console() -> Console:
     return Console(highlight=False)
+
+
+def command() -> str:
+    """How to call this command from here."""
+    called = Path(sys.argv[0])
+    if called.is_absolute() and called.is_relative_to(Path.cwd()):
+        return shlex.quote(str(called.relative_to(Path.cwd())))
+    return (
+        shlex.quote(str(called)) if called.parent.name == "bin" and not shutil.which("housekeeping") else "housekeeping"
+    )
 
 
 def say(text: str = "") -> None:
@@ -73,7 +87,7 @@ def report(document: Mapping[str, Any]) -> None:
 def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     if document["message"]:
-        lines.append(("[red]✗[/]" if document["status"] != "skipped" else "[yellow]·[/]", document["message"]))
+        lines.append((_MARK.get(document["status"], "[red]✗[/]"), document["message"]))
     verb, counts = (
         ("would delete", document["would_delete"]) if document["dry_run"] else ("deleted", document["deleted"])
     )

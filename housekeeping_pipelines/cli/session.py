@@ -27,14 +27,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Name what would go, and
 def start() -> Settings:
     """Read the settings and send the log where they say.
 
-    On a terminal, where the report follows anyway, only warnings are logged unless LOG_LEVEL or LOG_FILE is set.
+    On a terminal, where the report says it all, nothing is logged unless LOG_LEVEL or LOG_FILE is set.
 
     Raises:
         ConfigurationError: a setting is wrong.
     """
     settings = load_settings()
     quiet = settings.log_file is None and settings.origin("log_level") == "default" and sys.stderr.isatty()
-    logs.configure(settings.model_copy(update={"log_level": "WARNING"}) if quiet else settings)
+    logs.configure(settings.model_copy(update={"log_level": "CRITICAL"}) if quiet else settings)
     return settings
 
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 REPORT = "report"
 ASSET_PREFIX = "housekeeping"
 
-# What a report has as mappings is plotted by name, one curve each.
-_PLOTTED = ("candidates", "scanned", "failed_count")
-
 
 def asset_key(task: str) -> dg.AssetKey:
     return dg.AssetKey([ASSET_PREFIX, task])
@@ -73,12 +70,16 @@ def publish(context: dg.OpExecutionContext, report: Report) -> None:
 
 def plotted(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report that make a curve."""
+    if document["dry_run"] or document["status"] not in ("succeeded", "partial"):
+        # A curve of what really happened has no place for what would have.
+        return {f"would_delete/{table}": count for table, count in document["would_delete"].items()}
     numbers: dict[str, float] = {"duration_seconds": document["duration_seconds"]}
     if document["table"]:
-        numbers |= {name: document[name] for name in _PLOTTED}
-    for name in ("deleted", "would_delete", "skipped", "restored", "stats"):
+        numbers |= {"candidates": document["candidates"], f"deleted/{document['table']}": 0}
+    for name in ("deleted", "restored", "stats"):
         numbers |= {f"{name}/{key}": value for key, value in (document.get(name) or {}).items()}
-    return numbers
+    kept = {f"kept/{reason}": count for reason, count in document["skipped"].items() if count}
+    return numbers | kept | ({"failed": document["failed_count"]} if document["failed_count"] else {})
 
 
 def failures(document: Mapping[str, Any]) -> str:
@@ -93,7 +94,8 @@ def summarize(document: Mapping[str, Any]) -> str:
     verb = "would delete" if document["dry_run"] else "deleted"
     counts = document["would_delete"] if document["dry_run"] else document["deleted"]
     lines = [f"**{document['status']}**" + (f": {document['message']}" if document["message"] else ""), ""]
-    lines += [f"- {verb} **{count:,}** of `{name}`" for name, count in counts.items()]
+    own_first = sorted(counts.items(), key=lambda entry: entry[0] != document["table"])
+    lines += [f"- {verb} **{count:,}** of `{name}`" for name, count in own_first]
     lines += [f"- restored **{count:,}** of `{name}`" for name, count in document.get("restored", {}).items()]
     lines += [f"- {name.replace('_', ' ')}: **{count:,}**" for name, count in (document.get("stats") or {}).items()]
     lines += [f"- kept {count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 LOCATION_NAME = "housekeeping"
 REPOSITORY_LABEL = f"__repository__@{LOCATION_NAME}"
 
-HOST_TAG = "housekeeping/host"
-PID_TAG = "housekeeping/pid"
-STARTED_TAG = "housekeeping/process_started"
+# Dagster's UI hides what begins so: nobody wants to read it in a list of runs.
+HOST_TAG = ".dagster/housekeeping_host"
+PID_TAG = ".dagster/housekeeping_pid"
+STARTED_TAG = ".dagster/housekeeping_process_started"
 
 # Longer than any run may take: what is still STARTED on another machine after this is dead.
 MAX_RUNTIME_SECONDS = 2 * 60 * 60
@@ -60,6 +62,23 @@ def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     # A run that a command executes in its own process has no origin; Dagster's daemon gives its runs this tag.
     origin = {} if REPOSITORY_LABEL_TAG in run.tags else {REPOSITORY_LABEL_TAG: REPOSITORY_LABEL}
     instance.add_run_tags(run.run_id, process_tags() | origin)
+
+
+def create_runs_here(instance: dg.DagsterInstance, job_name: str) -> None:
+    """Make the runs of this job that this process creates on `instance` runs of the code location, and of this process.
+
+    Dagster gives a run in its creator's process no origin, and its UI then leaves it out of the overview.
+    """
+    origin = RemoteJobOrigin(
+        RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION_NAME), "__repository__"), job_name
+    )
+    create = instance.create_run_for_job
+
+    def create_run_for_job(**arguments: Any) -> dg.DagsterRun:
+        tags = {**(arguments.pop("tags", None) or {}), **process_tags(), REPOSITORY_LABEL_TAG: REPOSITORY_LABEL}
+        return create(**arguments, tags=tags, remote_job_origin=origin)
+
+    instance.create_run_for_job = create_run_for_job  # type: ignore[method-assign, assignment]
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion.catalog import PgType
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.errors import Refused
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.catalog import Table
     from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.deletion.plan import Plan
 
 
 def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
@@ -30,6 +32,30 @@ def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
 def is_paused(connection: sa.Connection) -> bool:
     """Whether `housekeeping pause` was called since."""
     return paused_reason(connection) is not None
+
+
+def check_privileges(connection: sa.Connection, plan: Plan, *, trashed: bool) -> None:
+    """What may be deleted must also be allowed to come back: undo needs INSERT.
+
+    Raises:
+        Refused: the user lacks a privilege on a table of the plan; the hint grants it.
+    """
+    needed = ["SELECT", "UPDATE", "DELETE", *(["INSERT"] if trashed else [])]
+    losing = [table for table in plan.members.values() if table not in plan.tables]
+    for table in (*plan.tables, *losing):
+        privileges = needed if table in plan.tables else ["SELECT", "UPDATE"]
+        missing = [name for name in privileges if not _may(connection, table, name)]
+        if missing:
+            user = connection.scalar(sa.text("SELECT current_user"))
+            raise Refused(
+                f"user {user!r} lacks {', '.join(missing)} on {table.label}",
+                hint=f'let its owner run: GRANT {", ".join(missing)} ON "{table.schema}"."{table.name}" TO "{user}"',
+            )
+
+
+def _may(connection: sa.Connection, table: Table, privilege: str) -> bool:
+    asked = sa.func.has_table_privilege(sa.cast(table.oid, PgType("oid")), privilege)
+    return bool(connection.scalar(sa.select(asked)))
 
 
 def check_references(connection: sa.Connection, references: Iterable[Table], limits: Limits) -> None:
@@ -57,5 +83,5 @@ def check_fraction(table: Table, candidates: int, total: int, limits: Limits) ->
         return
     raise Refused(
         f"{candidates:,} of {total:,} rows of {table.label} are candidates, more than {limits.max_fraction:.0%}",
-        hint="look at a dry run, then set allow_large_deletion: true",
+        hint="with allow_large_deletion: true it would run; try that with --dry-run first",
     )

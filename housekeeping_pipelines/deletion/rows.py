@@ -159,6 +159,8 @@ class RowDeletion:
         """The guards, and the list of candidates as a cursor that outlives its transaction."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         guards.check_not_paused(connection, by_setting=self.paused_by_setting)
+        if not self.run.dry_run:
+            guards.check_privileges(connection, self.plan, trashed=self.trashed)
         connection.commit()
         # One snapshot for all, so that the counts belong to the list.
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

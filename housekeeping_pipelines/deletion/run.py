@@ -131,6 +131,7 @@ class Housekeeper:
         dry_run: bool = False,
     ) -> Report:
         """Do a task under its lock; who comes second is skipped. A dry run takes no lock and blocks nobody."""
+        dry_run = dry_run or self.every_run_is_dry
         run = Run(task, run_id, dry_run, self.clock(), self.monotonic(), self.monotonic)
         logger.info("%s: starts%s", task, ", dry run" if dry_run else "")
         try:

@@ -16,9 +16,10 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, load_c
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.deletion.guards import check_privileges
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError
+from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
 from housekeeping_pipelines.resources.database import make_engine, opened
@@ -105,7 +106,7 @@ def _check_platform(settings: Settings, config: HousekeepingConfig) -> Iterator[
         catalog = Catalog(connection)
         platform = Platform(catalog, config)
         yield from _check_tables(platform)
-        yield from _check_tasks(platform)
+        yield from _check_tasks(platform, trashed=settings.trash_retention_days > 0)
 
 
 def _check_schema(connection: sa.Connection, settings: Settings) -> Iterator[Check]:
@@ -163,7 +164,7 @@ def _check_tables(platform: Platform) -> Iterator[Check]:
         yield Check(f"table {ours}", "ok", "; ".join([text, *missing]))
 
 
-def _check_tasks(platform: Platform) -> Iterator[Check]:
+def _check_tasks(platform: Platform, *, trashed: bool) -> Iterator[Check]:
     """Whether each task's policy fits the live tables, and what its plan warns of."""
     now = datetime.now(UTC)
     made: dict[str, Any] = {
@@ -178,15 +179,16 @@ def _check_tasks(platform: Platform) -> Iterator[Check]:
         try:
             policy: RowPolicy = make()
             plan = make_plan(platform.catalog, policy.table, policy.undeclared, policy.follows)
-            if not policy.table.kind.endswith("table"):
-                continue
+            check_privileges(platform.catalog.connection, plan, trashed=trashed)
             # Planned, not executed: a comparison of types that do not fit is found without reading a row.
             statement = sa.select(sa.literal(1)).select_from(policy.table.selectable).where(policy.condition)
             compiled = statement.compile(dialect=platform.catalog.connection.dialect)
             with platform.catalog.connection.begin_nested():
                 platform.catalog.connection.exec_driver_sql(f"EXPLAIN {compiled.string}", compiled.params)
         except HousekeepingError as error:
-            yield Check(f"task {task}", "warning", f"disabled: {error.message}", error.hint)
+            # A platform may lack a table; what it has must be usable.
+            status: Status = "failed" if isinstance(error, Refused) else "warning"
+            yield Check(f"task {task}", status, f"disabled: {error.message}", error.hint)
         except sa.exc.DBAPIError as error:
             yield Check(f"task {task}", "failed", f"disabled: {database_errors.describe(error)}")
         else:

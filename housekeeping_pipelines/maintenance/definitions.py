@@ -37,8 +37,7 @@ def purge_trash(context: dg.OpExecutionContext, config: PurgeTrash, database: dg
         run_id=config.run_id,
         paused_by_setting=settings.housekeeping_paused,
     )
-    dry_run = config.dry_run or settings.dry_run
-    do_task(context, lambda task, run_id: database.housekeeper().perform(task, run_id, body, dry_run=dry_run))
+    do_task(context, lambda task, run_id: database.housekeeper().perform(task, run_id, body, dry_run=config.dry_run))
 
 
 UNDO = Task(undo, Undo)

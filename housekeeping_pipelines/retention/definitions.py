@@ -63,7 +63,7 @@ def delete_old_conversations(
     database: dg.ResourceParam[Database],
     observer: dg.ResourceParam[Observer],
 ) -> None:
-    """Delete conversations that nobody used for 30 days, with their messages; pinned ones stay."""
+    """Delete conversations that nobody used for CONVERSATION_RETENTION_DAYS, with their messages; pinned ones stay."""
     days = config.older_than_days or database.settings.conversation_retention_days
     policy = partial(policies.conversations, older_than_days=days, age_column=config.age_column)
     _delete(context, config, database, observer, policy)
@@ -87,7 +87,7 @@ def cleanup_inactive_users(
     database: dg.ResourceParam[Database],
     observer: dg.ResourceParam[Observer],
 ) -> None:
-    """Delete accounts older than 7 days that were never verified, never used, and own nothing."""
+    """Delete accounts that were never verified nor used and own nothing, after UNVERIFIED_USER_RETENTION_DAYS."""
     days = config.older_than_days or database.settings.unverified_user_retention_days
     _delete(context, config, database, observer, partial(policies.inactive_users, older_than_days=days))
 
@@ -111,6 +111,7 @@ def declared_task(rule: RetentionRule) -> Task:
 
     class DeclaredRetention(DeletionConfig):
         batch_size: int = Field(rule.batch_size, ge=1, le=10_000, description="Rows of the table a transaction.")
+        allow_large_deletion: bool = Field(rule.allow_large_deletion, description="As housekeeping.yaml says.")
         older_than_days: int = Field(rule.older_than_days, ge=1, le=36500, description="As housekeeping.yaml says.")
 
     @dg.op(

@@ -43,6 +43,7 @@ def verify_no_orphans(run: Run, connection: sa.Connection, config: HousekeepingC
         scanned=scanned,
         failed=tuple(found[:MAX_FAILED]),
         failed_count=len(found),
+        message=None if found else "nothing refers to a row that does not exist",
         warnings=tuple(plan.warnings()),
     )
 

@@ -336,3 +336,36 @@ def test_init_lets_dagsters_own_commands_work(installation: Installation, tmp_pa
     assert home == str(installation.directory / ".housekeeping" / "dagster")
     listed = installation.python("-m", "dagster", "run", "list")
     assert listed.returncode == 0, listed.stderr
+
+
+def test_a_missing_privilege_is_found_before_anything_goes(
+    engine: sa.Engine, installation: Installation, restricted: sa.URL
+) -> None:
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f'GRANT CREATE ON DATABASE "{engine.url.database}" TO somebody;'
+            "GRANT SELECT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO somebody"
+        )
+    before = rows(engine)
+    right = restricted.render_as_string(hide_password=False)
+    done = installation.run("run", "delete_old_conversations", DATABASE_URL=right)
+    assert done.returncode == 3
+    assert "user 'somebody' lacks INSERT on conversations" in done.stdout
+    assert rows(engine) == before
+    checks = {check["name"]: check for check in installation.json("check", DATABASE_URL=right)["checks"]}
+    assert checks["task delete_old_conversations"]["status"] == "failed"
+    assert "GRANT INSERT ON" in checks["task delete_old_conversations"]["hint"]
+
+
+def test_dry_run_in_the_environment_makes_every_run_dry(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    run_id = installation.json("run", "delete_old_conversations")["run_id"]
+    before = rows(engine)
+    assert installation.json("run", "generate_statistics", DRY_RUN="true")["dry_run"] is True
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM housekeeping.statistics_snapshots")) == 0
+    done = installation.run("undo", run_id, DRY_RUN="true")
+    assert done.returncode == 3
+    assert "nothing is brought back while DRY_RUN is true" in done.stdout
+    assert rows(engine) == before

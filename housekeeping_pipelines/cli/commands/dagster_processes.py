@@ -85,6 +85,8 @@ def _become(settings: Settings, module: str, *arguments: str) -> NoReturn:
 
     # A shell starts what it puts in the background with SIGINT ignored, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Dagster recommends its newer command to whoever typed the older one; here nobody did.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:Function `dev_command`")
     level = ["--log-level", settings.log_level.lower()]
     command = [sys.executable, "-m", module, *arguments, "-w", str(workspace_file()), *level]
     os.execv(sys.executable, command)  # noqa: S606 - our own arguments

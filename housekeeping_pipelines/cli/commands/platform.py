@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import sqlalchemy as sa
 import typer
 
 from housekeeping_pipelines.cli import launch, output, session
@@ -32,7 +30,7 @@ def demo(
     conversations: Annotated[
         int, typer.Option(min=100, max=1_000_000, help="The platform's size; everything else follows from it.")
     ] = 2_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same platform.")] = 7,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same platform at the same moment.")] = 7,
     json_: Json = False,
 ) -> int:
     """Make a platform of sample data in the embedded PostgreSQL, and clean it."""
@@ -43,6 +41,8 @@ def demo(
             hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
         )
     from housekeeping_pipelines.application.sample import create_sample, reset_sample
+    from housekeeping_pipelines.application.tables import metadata
+    from housekeeping_pipelines.deletion.schema import holds
     from housekeeping_pipelines.deletion.trash import purge
     from housekeeping_pipelines.resources.database import Database
 
@@ -51,14 +51,16 @@ def demo(
     now = datetime.now(UTC)
     reset_sample(database.engine)
     with database.engine.connect() as connection:
-        # What an earlier demo left in the trash belongs to a platform that is no more.
+        # What an earlier demo left in the trash, or held, belongs to a platform that is no more.
         purge(connection, before=now)
+        connection.execute(sa.delete(holds))
+        connection.commit()
     rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
     made = time.monotonic() - started
     database.close()
     if not json_:
         output.say(f"[bold]A platform of sample data[/] [dim]seed {seed}, {made:.1f} s[/]\n")
-        output.table(["table", "rows"], [(name, f"{count:,}") for name, count in rows.items()])
+        output.table(["table", "rows"], [(name, f"{rows[name]:,}") for name in metadata.tables if name in rows])
         output.say("\n[bold]daily_housekeeping_job[/], run through Dagster\n")
     from housekeeping_pipelines.definitions import CHAINS
 
@@ -71,20 +73,12 @@ def demo(
         output.say("\n[bold]What next?[/]")
         for command, what in (
             ("make dev", "the Dagster UI on this platform"),
-            (f"{_command()} trash list", "what can still be brought back"),
-            (f"{_command()} undo {outcome.run_id[:8]}", "bring it all back"),
-            (f"{_command()} check", "every setting, every component"),
+            (f"{output.command()} trash list", "what can still be brought back"),
+            (f"{output.command()} undo {outcome.run_id[:8]}", "bring it all back"),
+            (f"{output.command()} check", "every setting, every component"),
         ):
             output.say(f"  {command:<40} [dim]{what}[/]")
     return outcome.exit_code
-
-
-def _command() -> str:
-    """How to call this command from here."""
-    called = Path(sys.argv[0])
-    if called.is_absolute() and called.is_relative_to(Path.cwd()):
-        return shlex.quote(str(called.relative_to(Path.cwd())))
-    return shlex.quote(str(called)) if called.parent.name == "bin" and "/" in sys.argv[0] else "housekeeping"
 
 
 def init(json_: Json = False) -> None:

@@ -165,7 +165,7 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
     if rows and settings.trash_retention_days:
         last = datetime.now(UTC) + timedelta(days=settings.trash_retention_days)
         output.say(
-            f"[dim]undo[/] housekeeping undo {outcome.run_id[:8]}   [dim]{rows:,} rows, until {last:%Y-%m-%d}[/]"
+            f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   [dim]{rows:,} rows, until {last:%Y-%m-%d}[/]"
         )
     elif rows:
         output.say(f"[yellow]![/] {rows:,} rows are gone for good: TRASH_RETENTION_DAYS is 0")

@@ -7,12 +7,15 @@ at the end of a transaction and does not cascade. Half of the conversations and 
 selects by last activity (`updated_at`, and no message since), in a process of its own, on a fresh copy of the same
 data, vacuumed and checkpointed, on an embedded server with its default durability. Time starts after the imports and
 does not count them; memory is the highest resident size of the process less that after its imports. Transactions are
-seen by asking pg_stat_activity 50 times a second, so that one may be 20 ms longer than it says here.
+seen by asking pg_stat_activity 50 times a second, so that one may be 20 ms longer than it says here ("writing": one
+that has locked or changed a row). "CPU" is of the process and its server process together, which other load on the
+machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -279,20 +282,28 @@ def show(results: dict[str, list[Measurement]]) -> None:
     """The medians and the ratios, and what they were meant to be."""
     medians = {name: statistics.median(m.seconds for m in of) for name, of in results.items()}
     targets = {"engine": ("0.55", "1.15", "60 MB", "2 s"), "trash": ("1.3", "", "60 MB", "2 s")}
-    print(
-        f"{'':<28}{'seconds':>9}{'spread':>16}{'/ Django':>10}{'/ loop':>8}{'memory':>10}{'longest':>10}{'writing':>10}"
-    )
+    heads = ("seconds", "spread", "/ Django", "/ loop", "CPU", "memory", "longest", "writing")
+    print(" " * 26 + _row(*heads))
     for name, of in results.items():
-        spread = f"{min(m.seconds for m in of):.2f}..{max(m.seconds for m in of):.2f}"
-        print(
-            f"{CONTENDERS[name]:<28}{medians[name]:>9.2f}{spread:>16}"
-            f"{medians[name] / medians['django']:>10.2f}{medians[name] / medians['loop']:>8.2f}"
-            f"{max(m.bytes for m in of) / 1e6:>7.0f} MB"
-            f"{max(m.longest for m in of):>8.2f} s{max(m.longest_writing for m in of):>8.2f} s"
+        cells = (
+            f"{medians[name]:.2f}",
+            f"{min(m.seconds for m in of):.2f}..{max(m.seconds for m in of):.2f}",
+            f"{medians[name] / medians['django']:.2f}",
+            f"{medians[name] / medians['loop']:.2f}",
+            f"{statistics.median(m.cpu for m in of):.2f}",
+            f"{max(m.bytes for m in of) / 1e6:.0f} MB",
+            f"{max(m.longest for m in of):.2f} s",
+            f"{max(m.longest_writing for m in of):.2f} s",
         )
+        print(f"{CONTENDERS[name]:<26}{_row(*cells)}")
         if name in targets:
             django, loop, memory, longest = targets[name]
-            print(f"{'  to reach':<28}{'':>25}{django:>10}{loop:>8}{memory:>10}{longest:>10}")
+            print(f"{'  to reach':<26}{_row('', '', django, loop, '', memory, longest, '')}".rstrip())
+
+
+def _row(*cells: str) -> str:
+    widths = (9, 14, 10, 8, 7, 8, 9, 9)
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def main() -> None:
@@ -308,32 +319,25 @@ def main() -> None:
     from housekeeping_pipelines.resources.embedded_postgres import embedded_server
 
     home = Path(tempfile.mkdtemp(prefix="housekeeping-benchmark-"))
+    # Registered before the server's own, and so done after it has stopped.
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    # Root's server runs as another account.
     home.chmod(0o755)
-    try:
-        found = embedded_server(home)
-        server = {"host": str(found.socket_folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
-        old = arguments.conversations
-        young = old + old // 50
-        prepare_data(server, old, young)
-        results: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
-        for number in range(1, arguments.rounds + 1):
-            for name in CONTENDERS:
-                results[name].append(measure(name, server, old, young))
-                print(f"round {number}: {CONTENDERS[name]}: {results[name][-1].seconds:.2f} s", file=sys.stderr)
-        print(
-            f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {found.version}, {os.cpu_count()} cores: {old:,} of"
-            f" {old + young:,} conversations with {MESSAGES} messages each, median of {arguments.rounds} rounds\n"
-        )
-        show(results)
-    finally:
-        atexit_remove(home)
-
-
-def atexit_remove(folder: Path) -> None:
-    """Remove the server's data when it has stopped, which is at the very end."""
-    import atexit
-
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    found = embedded_server(home)
+    server = {"host": str(found.socket_folder), "port": "5432", "user": "postgres", "dbname": "postgres"}
+    old = arguments.conversations
+    young = old + old // 50
+    prepare_data(server, old, young)
+    results: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
+    for number in range(1, arguments.rounds + 1):
+        for name in CONTENDERS:
+            results[name].append(measure(name, server, old, young))
+            print(f"round {number}: {CONTENDERS[name]}: {results[name][-1].seconds:.2f} s", file=sys.stderr)
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {found.version}, {os.cpu_count()} cores: {old:,} of"
+        f" {old + young:,} conversations with {MESSAGES} messages each, median of {arguments.rounds} rounds\n"
+    )
+    show(results)
 
 
 if __name__ == "__main__":

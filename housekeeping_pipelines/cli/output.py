@@ -32,11 +32,12 @@ def console() -> Console:
 def command() -> str:
     """How to call this command from here."""
     called = Path(sys.argv[0])
-    if called.is_absolute() and called.is_relative_to(Path.cwd()):
-        return shlex.quote(str(called.relative_to(Path.cwd())))
-    return (
-        shlex.quote(str(called)) if called.parent.name == "bin" and not shutil.which("housekeeping") else "housekeeping"
-    )
+    by_its_path = called.name == "housekeeping" and "/" in sys.argv[0]
+    # What a shell found on the PATH is called by its absolute path.
+    if not by_its_path or (called.is_absolute() and shutil.which("housekeeping")):
+        return "housekeeping"
+    near = called.is_absolute() and called.is_relative_to(Path.cwd())
+    return shlex.quote(str(called.relative_to(Path.cwd()) if near else called))
 
 
 def say(text: str = "") -> None:

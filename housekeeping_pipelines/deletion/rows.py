@@ -7,7 +7,6 @@ in halves, down to the one root that has it, which is counted and left.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +129,17 @@ class RowDeletion:
             ended = ended_by(error)
         except sa.exc.DBAPIError as error:
             ended = ended_by(database_errors.explain(error, self.connection.engine.url))
-        with suppress(sa.exc.DBAPIError):
+        try:
             self.connection.rollback()
             self.connection.exec_driver_sql("CLOSE ALL")
             if self._tally.rows and not self.run.dry_run:
                 # The batches did not wait for the disk; this commit does, and what came before is there with it.
                 self.connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
             self.connection.commit()
+        except sa.exc.DBAPIError as error:
+            # What was counted may not be on the disk: that is not a success.
+            if ended["status"] == "succeeded":
+                ended = ended_by(database_errors.explain(error, self.connection.engine.url))
         tally = self._tally
         if ended["status"] == "succeeded" and tally.failed_count:
             ended = {"status": "partial"}

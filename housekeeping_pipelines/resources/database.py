@@ -27,6 +27,8 @@ CONNECT_TIMEOUT_SECONDS = 10
 _SESSION = (
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';"
     " SET extra_float_digits = 1; SET xmloption = 'content'; SET row_security = off;"
+    # A batch's rows pass from their table to the trash through a work table, which 4 MB spill to the disk.
+    " SET work_mem = '32MB';"
     " SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off"
 )
 

@@ -153,4 +153,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # What a shell puts in the background ignores it, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

@@ -69,7 +69,6 @@ class _Tally:
 
     scanned: int = 0
     candidates: int = 0
-    roots: int = 0
     dealt_with: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIP_REASONS, 0))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -49,10 +50,22 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
         # The daemon replaces the handlers of Dagster's own loggers when it starts, and leaves the root's.
         root.addHandler(handler)
     elif to_stderr:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(unredirected(sys.stderr))
         ours.addHandler(handler)
     else:
         return
     handler.set_name(_HANDLER_NAME)
     handler.setLevel(settings.log_level)
     handler.setFormatter(logging.Formatter(_FORMAT))
+
+
+def unredirected(stream: TextIO) -> TextIO:
+    """A writer to where `stream` goes now; the stream itself if it has no file descriptor.
+
+    While a step runs, Dagster sends both standard streams to a file and has `tail` copy it back; what a short step
+    writes may never arrive.
+    """
+    try:
+        return os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+    except OSError:
+        return stream

@@ -46,7 +46,7 @@ class RetentionRule(_Section):
     age_column: Identifier
     older_than_days: int = Field(ge=1, le=36500)
     where: dict[Identifier, str | int | float | bool | None] = Field(default_factory=dict)
-    batch_size: int = Field(1000, ge=1, le=10_000)
+    batch_size: int = Field(5000, ge=1, le=10_000)
     allow_large_deletion: bool = Field(False, description="take more than half of the table, as of sessions")
     name: TaskName | None = Field(None, description="the task's name; delete_old_<table> by default")
 

@@ -14,6 +14,7 @@ from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from housekeeping_pipelines import logs
 from housekeeping_pipelines.deletion.progress import LogObserver
 from housekeeping_pipelines.deletion.report import SKIP_REASONS
 
@@ -118,13 +119,13 @@ class ProgressBar(LogObserver):
 
     def __init__(self, *, names: bool) -> None:
         super().__init__()
-        self._names = names
+        self._names = logs.unredirected(sys.stdout) if names else None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=logs.unredirected(sys.stderr)),
             transient=True,
             disable=not sys.stderr.isatty(),
         )
@@ -154,4 +155,8 @@ class ProgressBar(LogObserver):
 
     def took(self, item: str) -> None:
         if self._dry_run and self._names:
-            sys.stdout.write(f"would delete {item}\n")
+            try:
+                self._names.write(f"would delete {item}\n")
+            except BrokenPipeError:
+                # `| head` has read enough; that is no reason to fail the run.
+                self._names = None

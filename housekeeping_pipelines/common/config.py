@@ -18,7 +18,7 @@ class TaskConfig(dg.Config):
 class DeletionConfig(TaskConfig):
     """What every task takes that deletes rows."""
 
-    batch_size: int = Field(1000, ge=1, le=10_000, description="Rows of the task's own table a transaction.")
+    batch_size: int = Field(5000, ge=1, le=10_000, description="The most rows of the task's own table a transaction.")
     max_rows: int | None = Field(None, ge=1, description="Rows of all tables that one run may delete.")
     max_seconds: float | None = Field(None, gt=0, description="Seconds after which no new batch is started.")
     max_fraction: float = Field(0.5, gt=0, le=1, description="Share of the table beyond which a run is refused.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -47,13 +47,12 @@ class Paused(Exception):
     """Everything was paused meanwhile."""
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(NamedTuple):
     """A row that the policy selects."""
 
     key: Key
     age_seconds: float | None
-    values: dict[str, str]
+    values: Key
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Batch:
     Attributes:
         mirrors: where each table's rows go, by oid; none where they go for good.
         seen: what a dry run has counted of the tables that several roots share.
-        roots: what it found, and what went with it: `rows` by table as own key and the values that others refer to,
+        roots: what it found, and what went with it: `rows` by table as own key and the values of `_referred`,
             `counts` by table, `skipped` by reason.
     """
 
@@ -76,7 +75,7 @@ class Batch:
     mirrors: dict[int, Mirror]
     seen: dict[int, set[Key]]
     roots: list[Root] = field(default_factory=list)
-    rows: dict[int, dict[Key, dict[str, str]]] = field(default_factory=dict)
+    rows: dict[int, dict[Key, Key]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -130,17 +129,18 @@ class Batch:
         self.counts = {label: count for label, count in self.counts.items() if count}
 
     def _lock_roots(self, keys: list[Key]) -> list[Key]:
+        """Those of the keys that are there and, but for a dry run, ours now; in their order."""
         root = self.plan.root
         statement = sa.select(*text_of(root, root.key)).where(matches(root, root.key, keys))
-        if self.dry_run:
-            return [tuple(row) for row in self.connection.execute(statement).all()]
-        locked = [tuple(row) for row in self.connection.execute(statement.with_for_update(skip_locked=True)).all()]
-        missing = set(keys) - set(locked)
-        if missing:
+        if not self.dry_run:
+            statement = statement.with_for_update(skip_locked=True)
+        found = {tuple(row) for row in self.connection.execute(statement)}
+        missing = [key for key in keys if key not in found]
+        if missing and not self.dry_run:
             # What is not there any more was deleted by someone else; the rest is in somebody's hands.
             there = sa.select(sa.func.count()).select_from(root.selectable).where(matches(root, root.key, missing))
             self.skipped["locked"] = self.connection.scalar(there) or 0
-        return locked
+        return [key for key in keys if key in found]
 
     def _still_candidates(self, keys: Sequence[Key], holds: ActiveHolds) -> list[Root]:
         """Those of the keys that the policy still selects, seen from after they were locked."""
@@ -152,34 +152,32 @@ class Batch:
             (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
             else_=None,
         )
-        referred = self._referred(root)
-        columns = (age, *text_of(root, root.key), *text_of(root, referred))
-        statement = sa.select(*columns).where(matches(root, root.key, keys), self.policy.condition)
+        statement = sa.select(age, *self._names(root)).where(matches(root, root.key, keys), self.policy.condition)
         held = holds.cover(root, self.owners)
         if held is not None:
             statement = statement.where(held.is_not(True))
-        end = 1 + len(root.key)
-        return [
-            Root(tuple(row[1:end]), row[0], dict(zip(referred, row[end:], strict=True)))
-            for row in self.connection.execute(statement).all()
-        ]
+        end, start = 1 + len(root.key), -len(self._referred(root))
+        found = {row[1:end]: row for row in self.connection.execute(statement).all()}
+        return [Root(key, row[0], row[start:]) for key in keys if (row := found.get(key)) is not None]
 
     def _referred(self, table: Table) -> list[str]:
-        """The columns by which others refer to rows of a table."""
+        """The columns by which others refer to rows of a table; its key if nothing does."""
         keys = (*self.plan.followed, *self.plan.cleared)
-        return sorted({name for key in keys if key.parent == table.oid for name in key.targets})
+        found = {name for key in keys if key.parent == table.oid for name in key.targets}
+        return sorted(found) or list(table.key)
 
-    def _named(self, table: Table, which: sa.ColumnElement[bool]) -> dict[Key, dict[str, str]]:
-        """Rows by their keys, locked, with the values by which others refer to them."""
+    def _names(self, table: Table) -> list[sa.ColumnElement[str]]:
+        """The key as text, and after it what others refer by, unless that is the same."""
         referred = self._referred(table)
-        statement = sa.select(*text_of(table, table.key), *text_of(table, referred)).where(which)
+        return text_of(table, table.key if tuple(referred) == table.key else [*table.key, *referred])
+
+    def _named(self, table: Table, which: sa.ColumnElement[bool]) -> dict[Key, Key]:
+        """Rows by their keys, locked, with the values by which others refer to them."""
+        statement = sa.select(*self._names(table)).where(which)
         if not self.dry_run:
             statement = statement.with_for_update()
-        width = len(table.key)
-        return {
-            tuple(row[:width]): dict(zip(referred, row[width:], strict=True))
-            for row in self.connection.execute(statement).all()
-        }
+        end, start = len(table.key), -len(self._referred(table))
+        return {row[:end]: row[start:] for row in self.connection.execute(statement).all()}
 
     def _reach(self, table: Table) -> None:
         """Lock and name the rows of a table that hang on what is already named."""
@@ -196,13 +194,17 @@ class Batch:
         ]
         return sa.or_(*conditions) if conditions else None
 
-    def _refers(self, key: ForeignKey, rows: dict[Key, dict[str, str]]) -> sa.ColumnElement[bool] | None:
+    def _refers(self, key: ForeignKey, rows: dict[Key, Key]) -> sa.ColumnElement[bool] | None:
         """Which rows of a key's child refer to the rows; values are of the parent's types, which may be wider."""
-        targets = [tuple(row[name] for name in key.targets) for row in rows.values()]
+        parent, child = self.plan.members[key.parent], self.plan.members[key.child]
+        referred = self._referred(parent)
+        targets = list(rows.values())
+        if list(key.targets) != referred:
+            places = [referred.index(name) for name in key.targets]
+            targets = [tuple([row[place] for place in places]) for row in targets]
         targets = [target for target in targets if None not in target]
         if not targets:
             return None
-        parent, child = self.plan.members[key.parent], self.plan.members[key.child]
         return matches(child, key.columns, targets, [parent.type_of(name) for name in key.targets])
 
     def _close_over(self, table: Table, holds: ActiveHolds | None) -> None:

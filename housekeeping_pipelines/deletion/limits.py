@@ -10,14 +10,14 @@ class Limits:
     """Budgets and guards of one run.
 
     Attributes:
-        batch_size: root rows a transaction.
+        batch_size: the most root rows a transaction; it takes fewer where these take long.
         max_rows: rows of all tables that one run may delete; None: no such budget.
         max_seconds: after which no new batch is started; None: no such budget.
         max_fraction: share of the table that may be candidates, 0 < f <= 1.
         guard_minimum: candidates below which the fraction is not applied.
     """
 
-    batch_size: int = 1000
+    batch_size: int = 5000
     max_rows: int | None = None
     max_seconds: float | None = None
     max_fraction: float = 0.5

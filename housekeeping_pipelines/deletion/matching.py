@@ -37,14 +37,21 @@ def matches(
     names = types or [table.type_of(name) for name in columns]
     values = list(keys)
     if len(columns) == 1 and not names[0].endswith("]"):
-        array = sa.cast([value for (value,) in values], PgType(f"{names[0]}[]"))
+        array = sa.cast(_array([value for (value,) in values]), PgType(f"{names[0]}[]"))
         return table.selectable.c[columns[0]] == sa.any_(array)
-    lists = [sa.cast([value[i] for value in values], PgType("text[]")) for i in range(len(columns))]
+    lists = [sa.cast(_array([value[i] for value in values]), PgType("text[]")) for i in range(len(columns))]
     names_of_fields = [f"k{i}" for i in range(len(columns))]
     given = sa.func.unnest(*lists).table_valued(*names_of_fields).render_derived()
     wanted: list[sa.ColumnElement[Any]] = [sa.cast(given.c[f"k{i}"], PgType(name)) for i, name in enumerate(names)]
     own = [table.selectable.c[name] for name in columns]
     return sa.tuple_(*own).in_(sa.select(*wanted).select_from(given))
+
+
+def _array(values: Sequence[str]) -> str:
+    """The values as PostgreSQL reads an array: the driver would look at each of them ten times as long."""
+    # No text of PostgreSQL holds a NUL; what is quoted by a backslash is the same in all of them.
+    joined = "\0".join(values).replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
+    return f'{{"{joined}"}}' if values else "{}"
 
 
 def item_name(table: Table, key: Key) -> str:

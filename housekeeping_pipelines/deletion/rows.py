@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion import database_errors, guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble
 from housekeeping_pipelines.deletion.holds import ActiveHolds
-from housekeeping_pipelines.deletion.matching import Key, item_name, text_of
+from housekeeping_pipelines.deletion.listing import CandidateList
+from housekeeping_pipelines.deletion.matching import Key, item_name
 from housekeeping_pipelines.deletion.report import (
     MAX_FAILED,
     MAX_SAMPLE,
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# How many root rows the first transaction takes, and the next ones more as long as they are quick: nobody knows yet
+# how much hangs on one.
+FIRST_BATCH = 500
+
 # A transaction that takes longer is followed by smaller ones; vacuum and the application's writers wait for the oldest.
 SECONDS_A_BATCH = 1.0
 
@@ -51,8 +56,6 @@ MAX_TROUBLES = 100
 
 # Each has cost three lock timeouts by then: it is the table that is locked, and the run would take hours to find out.
 MAX_LOCKED_IN_A_ROW = 5
-
-_CURSOR = "housekeeping_candidates"
 
 
 class _Stop(Exception):
@@ -109,7 +112,7 @@ class RowDeletion:
         """
         self._tally = _Tally(warnings=[*self.policy.warnings, *self.plan.warnings()])
         self._mirrors: dict[int, Mirror] = {}
-        self._batch_size = self.limits.batch_size
+        self._batch_size = min(FIRST_BATCH, self.limits.batch_size)
         self._locked_in_a_row = 0
         # A dry run leaves the rows where they are: what several roots would take is counted with the first.
         self._seen: dict[int, set[Key]] = {oid: set() for oid in self.plan.shared}
@@ -158,48 +161,30 @@ class RowDeletion:
         )
 
     def _prepare(self) -> None:
-        """The guards, and the list of candidates as a cursor that outlives its transaction."""
+        """The guards, and the list of candidates."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         guards.check_not_paused(connection, by_setting=self.paused_by_setting)
         if not self.run.dry_run:
             guards.check_privileges(connection, self.plan, trashed=self.trashed)
-        connection.commit()
-        # One snapshot for all, so that the counts belong to the list.
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        rows = sa.select(sa.func.count()).select_from(table.selectable)
-        self._tally.scanned = connection.scalar(rows) or 0
-        if self._tally.scanned:
-            guards.check_references(connection, policy.references, self.limits)
-        eligible = self._tally.scanned
-        if policy.eligible is not None:
-            eligible = connection.scalar(rows.where(policy.eligible)) or 0
         held = ActiveHolds.read(connection, self.clock()).cover(table, self.owners)
-        condition = policy.condition
-        if held is not None:
-            self._tally.skipped["held"] = connection.scalar(rows.where(condition, held)) or 0
-            condition = sa.and_(condition, held.is_not(True))
-        # The key decides between rows of the same age: a dry run must stop where the real run will.
-        key = [table.selectable.c[name] for name in table.key]
-        listing = sa.select(*text_of(table, table.key)).where(condition).order_by(policy.age_from, *key)
-        compiled = listing.compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"DECLARE {_CURSOR} SCROLL CURSOR WITH HOLD FOR {compiled.string}", compiled.params)
-        self._tally.candidates = connection.exec_driver_sql(f"MOVE FORWARD ALL IN {_CURSOR}").rowcount
-        connection.exec_driver_sql(f"MOVE ABSOLUTE 0 IN {_CURSOR}")
         connection.commit()
-        self._tally.skipped["young"] = eligible - self._tally.candidates - self._tally.skipped["held"]
-        guards.check_fraction(table, self._tally.candidates, self._tally.scanned, self.limits)
-        if self.trashed and not self.run.dry_run and self._tally.candidates:
+        found = self._list = CandidateList(connection, policy)
+        found.make(held)
+        self._tally.scanned, self._tally.candidates = found.scanned, found.candidates
+        self._tally.skipped["held"] = found.held
+        self._tally.skipped["young"] = found.eligible - found.candidates - found.held
+        if found.scanned:
+            guards.check_references(connection, policy.references, self.limits)
+        guards.check_fraction(table, found.candidates, found.scanned, self.limits)
+        if self.trashed and not self.run.dry_run and found.candidates:
             self._mirrors = {member.oid: ensure_mirror(connection, member) for member in self.plan.tables}
-            connection.commit()
-        self.observer.planned(self.run.task, self.plan.describe(), self._tally.candidates, dry_run=self.run.dry_run)
+        connection.commit()
+        self.observer.planned(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
+        found.open()
 
     def _candidates(self) -> Iterator[list[Key]]:
-        while True:
-            rows = self.connection.exec_driver_sql(f"FETCH FORWARD {self._batch_size} FROM {_CURSOR}").all()
-            self.connection.commit()
-            if not rows:
-                return
-            yield [tuple(row) for row in rows]
+        while keys := self._list.next(self._batch_size):
+            yield keys
 
     def _take(self, keys: list[Key]) -> None:
         pending = [keys]
@@ -253,6 +238,8 @@ class RowDeletion:
                     batch = self._new_batch()
                     batch.execute(keys)
                     self._check_rows_left(batch)
+                    # Again: whatever is emptied meanwhile would make an orphan of each row that refers to it.
+                    guards.check_references(self.connection, self.policy.references, self.limits)
                     return batch
         except sa.exc.DBAPIError as error:
             if not database_errors.is_about_a_row(error):
@@ -315,7 +302,11 @@ class RowDeletion:
             tally.skipped[reason] += count
         for label, count in batch.counts.items():
             tally.rows[label] = tally.rows.get(label, 0) + count
+        # Names by the million cost time; nobody hears of them but in a dry run, or when debugging.
+        told = self.run.dry_run or logger.isEnabledFor(logging.DEBUG)
         for found in batch.roots:
+            if not told and len(tally.sample) >= MAX_SAMPLE:
+                break
             name = item_name(root, found.key)
             self.observer.took(name)
             if len(tally.sample) < MAX_SAMPLE:

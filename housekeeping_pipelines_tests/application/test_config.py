@@ -37,7 +37,7 @@ def test_everything_that_it_may_say(tmp_path: Path) -> None:
     assert config.tables["conversations"].name == "chat.chat_conversation"
     assert config.tables["users"].columns == {"email_verified_at": None}
     first, second = config.retention
-    assert (first.task, first.batch_size, first.older_than_days) == ("delete_old_audit_log", 1000, 90)
+    assert (first.task, first.batch_size, first.older_than_days) == ("delete_old_audit_log", 5000, 90)
     assert first.where == {"level": "info", "n": 1, "ok": True, "x": None, "f": 1.5}
     assert [type(value) for value in first.where.values()] == [str, int, bool, type(None), float]
     assert (second.task, second.batch_size) == ("clean_the_log", 7)

@@ -15,7 +15,7 @@ import random
 import uuid
 from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -40,6 +40,8 @@ PROGRESS_EVERY_ROWS = 10_000
 
 _HOUR, _DAY = 3600.0, 86400.0
 _SPAN_DAYS = 548
+# A Wednesday afternoon.
+_SEEN_FROM = datetime(2026, 1, 14, 16, tzinfo=UTC)
 # How busy the hours of a day (UTC) and the days of a week (from Monday) are.
 _HOURS = (2, 1, 1, 1, 1, 2, 4, 8, 14, 18, 19, 17, 14, 16, 18, 17, 15, 12, 10, 9, 9, 8, 6, 4)
 _WEEKDAYS = (10, 11, 11, 10, 9, 4, 3)
@@ -92,14 +94,15 @@ class SampleSize:
 class _Calendar:
     """The last `days` days: busy by day and on working days, quiet by night and at weekends.
 
-    `density` says how busy a day so many days ago was, beside the others. Instants are seconds of the epoch.
+    `density` says how busy a day so many days ago was, beside the others. Instants are seconds of the epoch. Days and
+    nights lie as if `now` were `_SEEN_FROM`: the same seed is to give the same rows of the same ages at any hour.
     """
 
     def __init__(self, now: float, days: int, density: Callable[[float], float]) -> None:
         self.start = now - days * _DAY
         weights = []
         for hour in range(days * 24):
-            at = _time(self.start + hour * _HOUR)
+            at = _SEEN_FROM - timedelta(hours=days * 24 - hour)
             weights.append(_HOURS[at.hour] * _WEEKDAYS[at.weekday()] * density(days - hour / 24))
         total = sum(weights)
         self._shares = [0.0, *(part / total for part in accumulate(weights))]

@@ -134,7 +134,7 @@ class Batch:
         statement = sa.select(*text_of(root, root.key)).where(matches(root, root.key, keys))
         if not self.dry_run:
             statement = statement.with_for_update(skip_locked=True)
-        found = {tuple(row) for row in self.connection.execute(statement)}
+        found = {tuple(row) for row in self.connection.execute(statement).all()}
         missing = [key for key in keys if key not in found]
         if missing and not self.dry_run:
             # What is not there any more was deleted by someone else; the rest is in somebody's hands.

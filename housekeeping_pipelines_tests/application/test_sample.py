@@ -97,10 +97,19 @@ def test_another_seed_gives_other_rows_in_every_table(engine: sa.Engine, other_e
 
 
 def test_another_instant_moves_the_whole_sample(engine: sa.Engine, other_engine: sa.Engine) -> None:
-    create_sample(engine, conversations=300, now=NOW)
-    create_sample(other_engine, conversations=300, now=NOW + timedelta(days=7))
+    made = create_sample(engine, conversations=300, now=NOW)
+    assert create_sample(other_engine, conversations=300, now=NOW + timedelta(days=7)) == made
     query = "SELECT avg(extract(epoch FROM created_at)) FROM chat_messages"
     assert _value(other_engine, query) - _value(engine, query) == pytest.approx(7 * 86400, abs=3600)
+
+
+def test_the_hour_makes_no_difference(engine: sa.Engine, other_engine: sa.Engine) -> None:
+    nightly = NOW + timedelta(hours=60)
+    assert create_sample(other_engine, conversations=300, now=nightly) == create_sample(
+        engine, conversations=300, now=NOW
+    )
+    query = "SELECT count(*) FROM conversations WHERE created_at < CAST('{}' AS timestamptz) - interval '30 days'"
+    assert _value(other_engine, query.format(nightly)) == _value(engine, query.format(NOW))
 
 
 def test_it_reports_the_rows_that_are_there(engine: sa.Engine) -> None:

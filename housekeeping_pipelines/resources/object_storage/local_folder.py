@@ -1,0 +1,507 @@
+"""A folder as a store: its regular files are the objects.
+
+Every folder on the way to a file is opened by its one name, relative to the folder before it, and never through a
+symbolic link, so that neither a name nor a link that appears meanwhile leads out of the root. Links, pipes and
+sockets are not objects: they are not listed, looked at or removed. A name that is not valid UTF-8 has surrogate
+escapes, as in Python's own file functions.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
+from housekeeping_pipelines.resources.object_storage import (
+    ObjectExists,
+    ObjectMissing,
+    Removal,
+    StorageRefused,
+    StoredObject,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+# Left out of the listing of everything, and its folders go when they are empty.
+TRASH_FOLDER = ".housekeeping-trash"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A folder that is only passed through need not be readable.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What link() answers on file systems without hard links, and for files of others where hard links are protected.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+# How often a target's folder may be swept away as empty while something is being moved into it.
+_SWEPT_AWAY = 10
+
+
+class LocalFolder:
+    """The regular files below a folder."""
+
+    def __init__(self, root: Path, *, variable: str | None = None) -> None:
+        """
+        Args:
+            root: may itself be a link, which is followed now and not again.
+            variable: the setting that named it, for hints.
+        """
+        self._given = root
+        self._root = root.resolve()
+        self._variable = variable
+
+    @property
+    def label(self) -> str:
+        """The folder as it was named."""
+        return str(self._given)
+
+    def check(self) -> None:
+        """Find out whether the folder is there and can be read.
+
+        Raises:
+            ConfigurationError: it is not there, or not a folder.
+            StorageRefused: it may not be read.
+        """
+        with _explained(self.label):
+            os.close(self._open_root(_READ))
+
+    def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
+        """Every file whose name begins so, without the trash if `prefix` is empty.
+
+        A folder that vanishes meanwhile is passed over. Memory grows with depth, not with the number of files.
+
+        Raises:
+            ConfigurationError: the root is not there.
+            StorageRefused: a folder may not be read; what was listed until then is not everything.
+        """
+        for folder, entries in self._scan(prefix):
+            if not details:
+                yield from (StoredObject(folder + entry.name, None, None) for entry in entries)
+                continue
+            for entry in entries:
+                name = folder + entry.name
+                try:
+                    found = _stored(name, entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise _explain(error, f"cannot look at {_shown(name)}") from error
+                yield found
+
+    def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[bytes]]:
+        """The names alone, as the file system has them, at most `size` in a list: what `list` yields, but fast.
+
+        Raises:
+            ConfigurationError, StorageRefused: as `list`.
+        """
+        chunk: builtins.list[bytes] = []
+        for folder, entries in self._scan(prefix):
+            for entry in entries:
+                chunk.append((folder + entry.name).encode("utf-8", "surrogateescape"))
+                if len(chunk) == size:
+                    yield chunk
+                    chunk = []
+        if chunk:
+            yield chunk
+
+    def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
+        """The present state of those that are there, in the order of `names`."""
+        with self._descent() as descent:
+            for name in names:
+                if (found := self._look(descent, name)) is not None:
+                    yield found
+
+    def stat(self, name: str) -> StoredObject | None:
+        """The present state of one file; None for whatever is not a file below the root."""
+        with self._descent() as descent:
+            return self._look(descent, name)
+
+    def remove(self, names: Sequence[str]) -> Removal:
+        """Remove files; what is not a file below the root counts as absent."""
+        removed: set[str] = set()
+        absent: set[str] = set()
+        failed: dict[str, str] = {}
+        with self._descent() as descent:
+            for name in dict.fromkeys(names):
+                try:
+                    (removed if self._unlink(descent, name) else absent).add(name)
+                except OSError as error:
+                    failed[name] = _reason(error)
+        self._sweep_trash(removed)
+        return Removal(frozenset(removed), frozenset(absent), failed)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file within the root, making the folders of `target`; finishes a move that was cut short.
+
+        Linking and unlinking, since POSIX's rename overwrites: whoever is killed between the two leaves both
+        names on one file, which the next attempt recognises.
+        """
+        leaf = _parts(target)[-1]
+        with _explained(f"cannot move {_shown(source)} to {_shown(target)}"), self._descent() as descent:
+            for attempts_left in reversed(range(_SWEPT_AWAY)):
+                found = self._status(descent, source)
+                if found is None:
+                    raise ObjectMissing(f"there is no file {_shown(source)} in {self.label}")
+                if source == target:
+                    raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already")
+                # Only one folder at a time is kept open by a descent.
+                with self._descent() as other:
+                    goal = other.make(target, self._mode())
+                    try:
+                        self._link(descent.parent(source), source.rpartition("/")[2], goal, leaf, found, target)
+                    except FileNotFoundError:
+                        if not attempts_left:
+                            raise
+                        descent.forget()
+                        continue
+                break
+        self._sweep_trash({source})
+
+    def upload(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all, over what is there."""
+        leaf = _parts(name)[-1]
+        with _explained(f"cannot write {_shown(name)}"), self._descent() as descent:
+            folder = descent.make(name, self._mode())
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise StorageRefused(f"cannot write {_shown(name)}: something that is not a file is there")
+            draft = f".housekeeping-upload-{secrets.token_hex(8)}"
+            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+            try:
+                with os.fdopen(file, "wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.rename(draft, leaf, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(draft, dir_fd=folder)
+                raise
+
+    def download(self, name: str) -> bytes:
+        """A file's content."""
+        with _explained(f"cannot read {_shown(name)}"), self._descent() as descent:
+            if self._status(descent, name) is None:
+                raise ObjectMissing(f"there is no file {_shown(name)} in {self.label}")
+            # Between the look and this a pipe may have taken its place, on which opening would wait.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            try:
+                file = os.open(name.rpartition("/")[2], flags, dir_fd=descent.parent(name))
+            except FileNotFoundError:
+                raise ObjectMissing(f"there is no file {_shown(name)} in {self.label}") from None
+            with os.fdopen(file, "rb") as stream:
+                return stream.read()
+
+    def usage(self, prefix: str = "") -> Usage:
+        """How many files and bytes are under a prefix, without the trash if it is empty."""
+        objects = size = 0
+        for found in self.list(prefix):
+            objects += 1
+            size += found.size or 0
+        return Usage(objects, size)
+
+    def _open_root(self, flags: int) -> int:
+        try:
+            return os.open(self._root, flags)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            what = "is not there" if error.errno == errno.ENOENT else "is not a folder"
+            hint = f"make it, or mend {self._variable}" if self._variable else "make it, or name another"
+            raise ConfigurationError(f"the folder {self.label} {what}", hint=hint) from None
+
+    def _mode(self) -> int:
+        return stat.S_IMODE(self._root.stat().st_mode)
+
+    @contextmanager
+    def _descent(self) -> Iterator[_Descent]:
+        with _explained(self.label):
+            root = self._open_root(_PASS)
+        try:
+            with _Descent(root) as descent:
+                yield descent
+        finally:
+            os.close(root)
+
+    def _look(self, descent: _Descent, name: str) -> StoredObject | None:
+        try:
+            status = self._status(descent, name)
+        except OSError as error:
+            raise _explain(error, f"cannot look at {_shown(name)}") from error
+        return None if status is None else _stored(name, status)
+
+    @staticmethod
+    def _status(descent: _Descent, name: str) -> os.stat_result | None:
+        if not _is_name(name):
+            return None
+        try:
+            status = os.stat(name.rpartition("/")[2], dir_fd=descent.parent(name), follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def _unlink(self, descent: _Descent, name: str) -> bool:
+        if self._status(descent, name) is None:
+            return False
+        try:
+            os.unlink(name.rpartition("/")[2], dir_fd=descent.parent(name))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _link(self, folder: int, leaf: str, goal: int, target_leaf: str, found: os.stat_result, target: str) -> None:
+        try:
+            os.link(leaf, target_leaf, src_dir_fd=folder, dst_dir_fd=goal, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(target_leaf, dir_fd=goal, follow_symlinks=False)
+            # One name is two spellings where case does not count: the only link must not go.
+            if not os.path.samestat(there, found) or there.st_nlink < 2:
+                raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already") from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._rename(folder, leaf, goal, target_leaf, target)
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(leaf, dir_fd=folder)
+
+    def _rename(self, folder: int, leaf: str, goal: int, target_leaf: str, target: str) -> None:
+        """Without links: take the target's name with an empty file, which the rename may overwrite."""
+        try:
+            os.close(os.open(target_leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=goal))
+        except FileExistsError:
+            raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already") from None
+        try:
+            os.rename(leaf, target_leaf, src_dir_fd=folder, dst_dir_fd=goal)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(target_leaf, dir_fd=goal)
+            raise
+
+    def _sweep_trash(self, names: set[str]) -> None:
+        """Remove the folders of the trash that these names leave empty, the deepest first."""
+        folders = {
+            "/".join(parts[:depth])
+            for parts in (name.split("/") for name in names if name.startswith(f"{TRASH_FOLDER}/"))
+            for depth in range(1, len(parts))
+        }
+        if not folders:
+            return
+        with self._descent() as descent:
+            for folder in sorted(folders, key=lambda folder: folder.count("/"), reverse=True):
+                with suppress(OSError):
+                    os.rmdir(folder.rpartition("/")[2], dir_fd=descent.parent(folder))
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, Iterator[os.DirEntry[str]]]]:
+        """`(folder, its files)` pairs; a folder is `a/b/` or empty, and may come more than once."""
+        folder, slash, beginning = prefix.rpartition("/")
+        if slash and not _is_name(folder):
+            with _explained(self.label):
+                os.close(self._open_root(_READ))
+            return
+        levels: builtins.list[_Level] = []
+        try:
+            with _explained(self.label):
+                levels.append(_Level(self._open_root(_READ), ""))
+            for part in folder.split("/") if slash else ():
+                level = _enter(levels.pop(), part)
+                if level is None:
+                    return
+                levels.append(level)
+            hidden = "" if prefix else TRASH_FOLDER
+            while levels:
+                level = levels[-1]
+                outermost = len(levels) == 1
+                yield level.name, level.files(beginning if outermost else "", hidden if outermost else "")
+                if level.next_folder is None:
+                    levels.pop().close()
+                elif (below := _enter(level, level.next_folder, keep=True)) is not None:
+                    levels.append(below)
+        finally:
+            for level in levels:
+                level.close()
+
+
+class _Level:
+    """One open folder of a scan."""
+
+    def __init__(self, folder: int, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.next_folder: str | None = None
+        try:
+            self._entries = os.scandir(folder)
+        except BaseException:
+            os.close(folder)
+            raise
+
+    def close(self) -> None:
+        self._entries.close()
+        os.close(self.folder)
+
+    def files(self, beginning: str, hidden: str) -> Iterator[os.DirEntry[str]]:
+        """The files up to the next folder, which is in `next_folder` then; None at the end."""
+        self.next_folder = None
+        with _explained(f"cannot list the folder {_shown(self.name)}"):
+            for entry in self._entries:
+                if beginning and not entry.name.startswith(beginning):
+                    continue
+                if entry.is_file(follow_symlinks=False):
+                    yield entry
+                elif entry.is_dir(follow_symlinks=False) and entry.name != hidden:
+                    self.next_folder = entry.name
+                    return
+
+
+def _enter(level: _Level, part: str, *, keep: bool = False) -> _Level | None:
+    """The folder below; None if it is not there, or not a folder, any more. Closes `level` unless it is kept."""
+    name = f"{level.name}{part}/"
+    try:
+        with _explained(f"cannot list the folder {_shown(name)}"):
+            try:
+                return _Level(os.open(part, _READ, dir_fd=level.folder), name)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    return None
+                raise
+    finally:
+        if not keep:
+            level.close()
+
+
+class _Descent:
+    """The way from the root to the folders of files; the last one stays open, since names come in order."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._folder: str | None = None
+        self._opened = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the folder that is open."""
+        if self._opened >= 0:
+            os.close(self._opened)
+        self._opened, self._folder = -1, None
+
+    def parent(self, name: str) -> int:
+        """The folder that a name is in; raises OSError with `_NOT_THERE` numbers if there is none."""
+        folder = name.rpartition("/")[0]
+        if not folder:
+            return self._root
+        if folder != self._folder:
+            self.forget()
+            self._opened = self._go(folder.split("/"), None)
+            self._folder = folder
+        return self._opened
+
+    def make(self, name: str, mode: int) -> int:
+        """The folder that a name is in, made with this mode where it is not there."""
+        folder = name.rpartition("/")[0]
+        if not folder:
+            return self._root
+        self.forget()
+        self._opened = self._go(folder.split("/"), mode)
+        self._folder = folder
+        return self._opened
+
+    def _go(self, parts: list[str], mode: int | None) -> int:
+        at = os.dup(self._root)
+        try:
+            for part in parts:
+                below = self._step(at, part, mode)
+                os.close(at)
+                at = below
+        except BaseException:
+            os.close(at)
+            raise
+        return at
+
+    @staticmethod
+    def _step(at: int, part: str, mode: int | None) -> int:
+        attempts_left = 0 if mode is None else _SWEPT_AWAY
+        while True:
+            try:
+                return os.open(part, _PASS, dir_fd=at)
+            except FileNotFoundError:
+                if mode is None or not attempts_left:
+                    raise
+                attempts_left -= 1
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=at)
+                    made = os.open(part, _READ, dir_fd=at)
+                    # mkdir's own mode is cut by the umask.
+                    os.fchmod(made, mode)
+                    os.close(made)
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can be the name of a file below the root."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def _parts(name: str) -> list[str]:
+    if not _is_name(name):
+        raise StorageRefused(f"{_shown(name)} is not a name below the folder")
+    return name.split("/")
+
+
+def _stored(name: str, status: os.stat_result) -> StoredObject:
+    # A float of seconds would lose the nanoseconds' upper digits too.
+    return StoredObject(name, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000))
+
+
+def _shown(name: str) -> str:
+    """A name in a message: on one line, and printable whatever it holds."""
+    return ascii(name) if not name.isprintable() else repr(name)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk is full"
+    return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn what the operating system says into one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, what) from error
+
+
+def _explain(error: OSError, what: str) -> HousekeepingError:
+    message = f"{what}: {_reason(error)}"
+    if error.errno in _FULL:
+        return Unavailable(message, hint="make room, and run it again")
+    if error.errno == errno.EXDEV:
+        return StorageRefused(message, hint="the folder must be on one file system")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageRefused(message, hint="let this user read and write the folder and everything in it")
+    if error.errno in _NOT_THERE or error.errno in (errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ):
+        return StorageRefused(message)
+    return Unavailable(message)

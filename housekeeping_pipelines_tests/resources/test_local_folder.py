@@ -1,0 +1,348 @@
+"""A folder as a store: what file systems do that a bucket does not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, StorageRefused, Usage
+from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system or act as another user")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "files"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that nothing may lead to."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "passwd").write_bytes(b"root:x:0:0")
+    return outside
+
+
+def fill(root: Path, *names: str) -> LocalFolder:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode("utf-8", "surrogateescape"))
+    return LocalFolder(root)
+
+
+def listed(folder: LocalFolder, prefix: str = "") -> list[str]:
+    found = sorted(found.name for found in folder.list(prefix))
+    assert found == sorted(found.name for found in folder.list(prefix, details=False))
+    assert found == sorted(os.fsdecode(name) for chunk in folder.name_chunks(prefix, 3) for name in chunk)
+    return found
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "none", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+class TestLinks:
+    def test_links_are_no_objects(self, root: Path, outside: Path) -> None:
+        folder = fill(root, "a.txt")
+        (root / "etc").symlink_to("/etc")
+        (root / "sub").symlink_to(outside)
+        (root / "passwd").symlink_to(outside / "passwd")
+        (root / "again").symlink_to(root)
+        (root / "dangling").symlink_to(root / "nothing")
+        os.mkfifo(root / "pipe")
+        assert listed(folder) == ["a.txt"]
+        assert listed(folder, "etc/") == listed(folder, "sub/") == []
+        assert folder.usage() == Usage(1, 5)
+        for name in ("etc/passwd", "sub/passwd", "passwd", "again/a.txt", "dangling", "pipe", "etc"):
+            assert folder.stat(name) is None
+            assert folder.remove([name]).absent == {name}
+            with pytest.raises(ObjectMissing):
+                folder.download(name)
+            with pytest.raises(ObjectMissing):
+                folder.move(name, "taken.txt")
+        for name in ("etc/stray", "sub/stray", "again/stray", "passwd", "dangling", "etc"):
+            with pytest.raises(StorageRefused):
+                folder.upload(name, b"stray")
+        for name in ("sub/stray", "again/stray"):
+            with pytest.raises(StorageRefused):
+                folder.move("a.txt", name)
+        assert sorted(path.name for path in outside.iterdir()) == ["passwd"]
+        assert (outside / "passwd").read_bytes() == b"root:x:0:0"
+        assert (root / "a.txt").read_bytes() == b"a.txt"
+
+    def test_a_link_to_the_root_is_followed_once(self, root: Path, outside: Path, tmp_path: Path) -> None:
+        fill(root, "a.txt")
+        link = tmp_path / "link"
+        link.symlink_to(root)
+        folder = LocalFolder(link)
+        link.unlink()
+        link.symlink_to(outside)
+        assert listed(folder) == ["a.txt"]
+        assert folder.label == str(link)
+
+    def test_a_folder_that_becomes_a_link_while_it_is_scanned(self, root: Path, outside: Path) -> None:
+        folder = fill(root, *(f"{letter}/{number}" for letter in "abcdef" for number in range(3)))
+        scan = folder.list(details=False)
+        seen = [next(scan).name]
+        for letter in set("abcdef") - {seen[0][0]}:
+            (root / letter).rename(root / f"{letter}.moved")
+            (root / letter).symlink_to(outside)
+        seen += [found.name for found in scan]
+        assert not any("passwd" in name for name in seen)
+        assert len([name for name in seen if name.startswith(f"{seen[0][0]}/")]) == 3
+
+
+class TestNames:
+    NAMES = (
+        "line\nbreak.txt",
+        "invalid \udcff\udcfe utf-8.txt",
+        "x" * 255,
+        "Ünïcode/ß.txt",
+        " leading and trailing ",
+        "-rf",
+        "*",
+        "back\\slash",
+        "%2e%2e",
+        "...",
+        "dir.with.dots/..hidden",
+    )
+
+    def test_any_name_that_a_file_may_have(self, root: Path) -> None:
+        folder = fill(root, *self.NAMES)
+        assert listed(folder) == sorted(self.NAMES)
+        for name in self.NAMES:
+            found = folder.stat(name)
+            assert found is not None
+            assert found.name == name
+            folder.move(name, f"{TRASH_FOLDER}/run/{name}")
+            folder.move(f"{TRASH_FOLDER}/run/{name}", name)
+            assert folder.download(name) == name.encode("utf-8", "surrogateescape")
+        assert folder.remove(self.NAMES).removed == frozenset(self.NAMES)
+        assert listed(folder) == []
+
+    def test_a_name_longer_than_any_file_s(self, root: Path) -> None:
+        folder = fill(root, "a.txt")
+        name = "y" * 256
+        assert folder.stat(name) is None
+        assert folder.remove([name]).absent == {name}
+        with pytest.raises(StorageRefused):
+            folder.upload(name, b"")
+        with pytest.raises(StorageRefused):
+            folder.move("a.txt", name)
+        assert listed(folder) == ["a.txt"]
+
+    def test_a_message_with_such_a_name_is_one_line(self, root: Path) -> None:
+        with pytest.raises(ObjectMissing) as caught:
+            fill(root).download("line\nbreak \udcff")
+        assert caught.value.message.isprintable()
+        assert caught.value.message.encode()
+
+
+class TestScanning:
+    def test_the_trash_is_left_out_of_everything_only(self, root: Path) -> None:
+        trashed = f"{TRASH_FOLDER}/run/a.txt"
+        folder = fill(root, "b.txt", trashed, f"sub/{TRASH_FOLDER}/c.txt")
+        assert listed(folder) == ["b.txt", f"sub/{TRASH_FOLDER}/c.txt"]
+        assert folder.usage() == Usage(2, len("b.txt") + len(f"sub/{TRASH_FOLDER}/c.txt"))
+        assert listed(folder, TRASH_FOLDER) == listed(folder, f"{TRASH_FOLDER}/ru") == [trashed]
+
+    def test_a_folder_that_vanishes_is_passed_over(self, root: Path) -> None:
+        folder = fill(root, *(f"{letter}/{number}" for letter in "abcdef" for number in range(3)))
+        scan = folder.list()
+        first = next(scan).name
+        for path in [path for path in root.iterdir() if path.name != first[0]]:
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+        assert sorted([first, *(found.name for found in scan)]) == [f"{first[0]}/{number}" for number in range(3)]
+
+    def test_memory_does_not_grow_with_the_folder(self, root: Path) -> None:
+        folder = LocalFolder(root)
+        for number in range(50_000):
+            os.close(os.open(root / f"some file of a long name {number}", os.O_CREAT | os.O_WRONLY))
+        tracemalloc.start()
+        try:
+            count = sum(1 for _ in folder.list(details=False))
+            count += sum(len(chunk) for chunk in folder.name_chunks(size=1000))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert count == 100_000
+        # A list of the names would take 5 MB.
+        assert peak < 1_000_000
+
+    def test_an_abandoned_scan_closes_its_folders(self, root: Path) -> None:
+        folder = fill(root, "a/b/c/d.txt", "a/b/c/e.txt")
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        scan = folder.list()
+        next(scan)
+        assert len(list(Path("/proc/self/fd").iterdir())) > before
+        scan.close()  # type: ignore[attr-defined]
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    @pytest.mark.parametrize("kind", ["missing", "file"])
+    def test_a_root_that_is_no_folder(self, tmp_path: Path, kind: str) -> None:
+        root = tmp_path / "root"
+        if kind == "file":
+            root.write_bytes(b"")
+        folder = LocalFolder(root, variable="MEDIA_PATH")
+        uses: list[Callable[[], object]] = [
+            folder.check,
+            lambda: list(folder.list()),
+            lambda: list(folder.list("sub/../")),
+            lambda: folder.stat("a"),
+            lambda: folder.remove(["a"]),
+            lambda: folder.upload("a", b""),
+        ]
+        for use in uses:
+            with pytest.raises(ConfigurationError, match=str(root)) as caught:
+                use()
+            assert caught.value.hint == "make it, or mend MEDIA_PATH"
+
+
+class TestMoving:
+    def test_new_folders_have_the_root_s_mode(self, root: Path) -> None:
+        root.chmod(0o2775)
+        fill(root, "a.txt").move("a.txt", f"{TRASH_FOLDER}/run/a.txt")
+        for folder in (root / TRASH_FOLDER, root / TRASH_FOLDER / "run"):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o2775
+
+    def test_a_move_that_was_killed_half_way_is_finished(self, root: Path) -> None:
+        folder = fill(root, "a.txt", "b.txt")
+        os.link(root / "a.txt", root / "moved.txt")
+        with pytest.raises(ObjectExists):
+            folder.move("b.txt", "moved.txt")
+        folder.move("a.txt", "moved.txt")
+        assert listed(folder) == ["b.txt", "moved.txt"]
+        assert folder.download("moved.txt") == b"a.txt"
+
+    def test_a_second_name_of_the_same_file_is_not_lost(self, root: Path) -> None:
+        folder = fill(root, "a.txt")
+        os.link(root / "a.txt", root / "b.txt")
+        with pytest.raises(ObjectExists):
+            folder.move("a.txt", "a.txt")
+        assert folder.download("a.txt") == b"a.txt"
+
+    def test_only_emptied_folders_of_the_trash_go(self, root: Path) -> None:
+        folder = fill(root, "sub/a.txt", "sub/b.txt", "empty/c.txt")
+        folder.move("sub/a.txt", f"{TRASH_FOLDER}/1/sub/a.txt")
+        folder.move("sub/b.txt", f"{TRASH_FOLDER}/1/b.txt")
+        folder.remove(["empty/c.txt"])
+        assert (root / "sub").is_dir()
+        assert (root / "empty").is_dir()
+        folder.move(f"{TRASH_FOLDER}/1/sub/a.txt", "sub/a.txt")
+        assert not (root / TRASH_FOLDER / "1" / "sub").exists()
+        assert (root / TRASH_FOLDER / "1").is_dir()
+        folder.remove([f"{TRASH_FOLDER}/1/b.txt"])
+        assert not (root / TRASH_FOLDER).exists()
+
+    @needs_root
+    def test_a_full_disk(self, root: Path) -> None:
+        with mounted(root, "size=1m,nr_inodes=8"):
+            folder = fill(root, "a.txt")
+            with contextlib.suppress(OSError):
+                for number in range(8):
+                    (root / f"{number}").touch()
+            with pytest.raises(Unavailable, match="the disk is full") as caught:
+                folder.move("a.txt", f"{TRASH_FOLDER}/run/a.txt")
+            assert caught.value.hint
+            assert folder.download("a.txt") == b"a.txt"
+            before = listed(folder)
+            (root / "0").unlink()
+            with pytest.raises(Unavailable, match="the disk is full"):
+                folder.upload("a.txt", b"x" * 2_000_000)
+            assert folder.download("a.txt") == b"a.txt"
+            assert listed(folder) == [name for name in before if name != "0"]
+
+    @needs_root
+    def test_another_file_system_below_the_root(self, root: Path) -> None:
+        folder = fill(root, "a.txt")
+        with mounted(root / "other", "size=1m"), pytest.raises(StorageRefused, match="cross-device") as caught:
+            folder.move("a.txt", "other/a.txt")
+        assert caught.value.hint
+        assert listed(folder) == ["a.txt"]
+
+    @needs_root
+    def test_a_read_only_file_system(self, root: Path) -> None:
+        with mounted(root, "size=1m"):
+            folder = fill(root, "sub/a.txt")
+            subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+            removal = folder.remove(["sub/a.txt", "sub/b.txt"])
+            assert removal.failed == {"sub/a.txt": "read-only file system"}
+            assert removal.absent == {"sub/b.txt"}
+            with pytest.raises(StorageRefused, match="read-only file system"):
+                folder.move("sub/a.txt", "b.txt")
+            with pytest.raises(StorageRefused, match="read-only file system"):
+                folder.upload("sub/a.txt", b"")
+            assert listed(folder) == ["sub/a.txt"]
+
+
+AS_ANOTHER_USER = """
+import json, os, sys
+from pathlib import Path
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+folder = LocalFolder(Path(sys.argv[1]))
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+def outcome(use):
+    try:
+        return repr(use())
+    except HousekeepingError as error:
+        return f"{type(error).__name__}: {error.message}"
+print(json.dumps([
+    outcome(lambda: [found.name for found in folder.list()]),
+    outcome(lambda: folder.remove(["fixed/a.txt"]).failed),
+    outcome(lambda: folder.move("fixed/a.txt", "b.txt")),
+    outcome(lambda: folder.upload("fixed/b.txt", b"")),
+    outcome(lambda: [found.name for found in folder.list("fixed/")]),
+    outcome(lambda: folder.stat("closed/c.txt")),
+]))
+"""
+
+
+def test_folders_that_the_user_may_not_read_or_write(root: Path) -> None:
+    fill(root, "fixed/a.txt", "closed/c.txt")
+    (root / "fixed").chmod(0o555)
+    (root / "closed").chmod(0o000)
+    for parent in [root, *root.parents]:
+        if os.geteuid() == 0 and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    result = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER, root], check=True, capture_output=True, text=True)
+    everything, removed, moved, written, below, looked = json.loads(result.stdout)
+    assert everything == "StorageRefused: cannot list the folder 'closed/': permission denied"
+    assert removed == "{'fixed/a.txt': 'permission denied'}"
+    assert moved.startswith("StorageRefused: cannot move 'fixed/a.txt'")
+    assert written == "StorageRefused: cannot write 'fixed/b.txt': permission denied"
+    assert below == "['fixed/a.txt']"
+    assert looked == "StorageRefused: cannot look at 'closed/c.txt': permission denied"
+    (root / "closed").chmod(0o755)
+    assert listed(LocalFolder(root)) == ["closed/c.txt", "fixed/a.txt"]

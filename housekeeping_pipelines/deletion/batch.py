@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion.files import count_files_of_rows, queue_files_of_rows
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.deletion.matching import Key, matches, text_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.catalog import ForeignKey, Table
     from housekeeping_pipelines.deletion.holds import OwnerPaths
     from housekeeping_pipelines.deletion.plan import Plan
-    from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
     from housekeeping_pipelines.deletion.run import Run
 
 # Below PostgreSQL's deadlock_timeout (1 s), so that we step back before the detector ends somebody else's transaction.
@@ -41,6 +42,10 @@ class Trouble(Exception):
         super().__init__(reason)
         self.counts_as = counts_as
         self.reason = reason
+
+
+class UsedSince(Exception):
+    """Among what went there was something that keeps a root: the batch is to look more closely."""
 
 
 class Paused(Exception):
@@ -61,9 +66,10 @@ class Batch:
 
     Attributes:
         mirrors: where each table's rows go, by oid; none where they go for good.
+        closely: look at what hangs on each root before anything goes, and not at what went.
         seen: what a dry run has counted of the tables that several roots share.
         roots: what it found, and what went with it: `rows` by table as own key and the values of `_referred`,
-            `counts` by table, `skipped` by reason.
+            `counts` by table, `skipped` by reason, `files` by store.
     """
 
     run: Run
@@ -74,10 +80,13 @@ class Batch:
     clock: Callable[[], datetime]
     mirrors: dict[int, Mirror]
     seen: dict[int, set[Key]]
+    closely: bool = True
     roots: list[Root] = field(default_factory=list)
     rows: dict[int, dict[Key, Key]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    _sparing: int = 0
 
     @property
     def dry_run(self) -> bool:
@@ -92,6 +101,7 @@ class Batch:
 
         Raises:
             Trouble: with some row of it.
+            UsedSince: some root is to stay; only where it was not to look closely.
             Paused: everything was paused meanwhile.
         """
         connection = self.connection
@@ -124,6 +134,7 @@ class Batch:
         self._check_holds_inside(holds)
         if self.dry_run:
             self.counts = {table.label: self._count(table) for table in self.plan.tables}
+            self.files = count_files_of_rows(connection, self._files())
         else:
             self._move()
         self.counts = {label: count for label, count in self.counts.items() if count}
@@ -152,7 +163,8 @@ class Batch:
             (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
             else_=None,
         )
-        statement = sa.select(age, *self._names(root)).where(matches(root, root.key, keys), self.policy.condition)
+        condition = self.policy.condition if self.closely else self.policy.own_condition
+        statement = sa.select(age, *self._names(root)).where(matches(root, root.key, keys), condition)
         held = holds.cover(root, self.owners)
         if held is not None:
             statement = statement.where(held.is_not(True))
@@ -259,6 +271,9 @@ class Batch:
     def _move(self) -> None:
         """Move or delete the batch's rows from the bottom up, and write down what was done."""
         connection, contents = self.connection, []
+        self.files = queue_files_of_rows(
+            connection, self._files(), run_id=self.run.run_id, task=self.run.task, now=self.clock()
+        )
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
         )
@@ -272,21 +287,59 @@ class Batch:
             if which is None:
                 continue
             cleared = self._references_to_clear(table) if self.trashed else []
-            if self.trashed and table not in copied:
-                gone = connection.execute(move_to_mirror(self.mirrors[table.oid], table, number, which)).rowcount
-            else:
-                gone = connection.execute(sa.delete(table.selectable).where(which)).rowcount
+            gone = self._take(table, which, None if table in copied else number)
             self._check_went(table, gone)
             self._write_references(number, cleared)
             self.counts[table.label] = gone
             if self.trashed and gone:
                 contents.append([self.mirrors[table.oid].id, gone])
+        self._check_nothing_spares()
         if self.trashed:
             connection.execute(
                 sa.insert(trash_batches).values(
                     id=number, run_id=self.run.run_id, task=self.run.task, deleted_at=self.clock(), contents=contents
                 ).inline()
             )  # fmt: skip
+
+    def _take(self, table: Table, which: sa.ColumnElement[bool], number: int | None) -> int:
+        """Move rows to the trash under a batch's number, or delete them; returns how many."""
+        sparing = self.policy.sparing if self._is_of_sparing(table) else None
+        if not self.trashed or number is None:
+            delete = sa.delete(table.selectable).where(which)
+            if sparing is None:
+                return self.connection.execute(delete).rowcount
+            gone = delete.returning(table.selectable.c[sparing.column].label("c")).cte("gone")
+            spares = sa.func.count().filter(sparing.spares(gone.c.c))
+            statement = sa.select(sa.func.count(), spares).select_from(gone)
+        else:
+            statement = move_to_mirror(
+                self.mirrors[table.oid],
+                table,
+                number,
+                which,
+                lambda columns: sa.false() if sparing is None else sparing.spares(columns[sparing.column]),
+            )
+        count, sparing_count = self.connection.execute(statement).one()
+        self._sparing += sparing_count
+        return int(count)
+
+    def _is_of_sparing(self, table: Table) -> bool:
+        return self.policy.sparing is not None and self.policy.sparing.table.oid == table.oid
+
+    def _check_nothing_spares(self) -> None:
+        """
+        Raises:
+            UsedSince, Trouble: some of what went keeps a root.
+        """
+        if self._sparing and not self.closely:
+            raise UsedSince
+        if self._sparing:
+            raise Trouble("in_use", "a row that keeps it came since")
+
+    def _files(self) -> list[tuple[FileColumn, sa.ColumnElement[bool]]]:
+        """The columns that name objects, and which rows of their tables go."""
+        found = [(column, self._in_batch(column.table)) for column in self.policy.files]
+        return [(column, which) for column, which in found if which is not None]
 
     def _check_went(self, table: Table, count: int) -> None:
         """

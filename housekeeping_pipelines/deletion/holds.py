@@ -7,7 +7,7 @@ lock in share mode while it re-checks, and adding a hold waits for the batches o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
@@ -27,7 +27,10 @@ HOLDS_LOCK = "holds"
 # How far up the keys a row is searched for its owner: message -> conversation -> workspace -> team -> user.
 MAX_OWNER_DISTANCE = 4
 
-HoldType = Literal["row", "user"]
+HoldType = Literal["row", "user", "session"]
+
+# A hold on one name in a store: `file` for a local folder, `object` for the bucket.
+NameHoldType = Literal["file", "object"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ def add_hold(
     reason: str,
     now: datetime,
 ) -> Hold:
-    """Record a hold; waits for the batches that are on the way.
+    """Record a hold on a row; waits for the batches that are on the way.
+
+    A session's also covers every object under its key.
 
     Raises:
         ConfigurationError: `key` is no key of the table.
@@ -61,21 +66,32 @@ def add_hold(
         raise ConfigurationError(
             f"{','.join(key)!r} is no key of {table.label}", hint=f"its key is {', '.join(table.key)}"
         )
+    source = {"type": type, "source_schema": table.schema, "source_table": table.name, "key": list(key)}
+    return _add(connection, source, subject=subject, until=until, reason=reason, now=now)
+
+
+def add_name_hold(
+    connection: sa.Connection,
+    *,
+    type: NameHoldType,  # noqa: A002 - the column's name
+    store: str,
+    name: str,
+    subject: str,
+    until: datetime,
+    reason: str,
+    now: datetime,
+) -> Hold:
+    """Record a hold on one name in a store; waits for the batches that are on the way."""
+    source = {"type": type, "source_schema": None, "source_table": store, "key": [name]}
+    return _add(connection, source, subject=subject, until=until, reason=reason, now=now)
+
+
+def _add(
+    connection: sa.Connection, source: dict[str, Any], *, subject: str, until: datetime, reason: str, now: datetime
+) -> Hold:
     connection.execute(lock_for_transaction(HOLDS_LOCK))
-    row = connection.execute(
-        sa.insert(holds)
-        .values(
-            type=type,
-            source_schema=table.schema,
-            source_table=table.name,
-            key=list(key),
-            subject=subject,
-            until=until,
-            reason=reason,
-            created_at=now,
-        )
-        .returning(holds.c.id)
-    ).one()
+    values = source | {"subject": subject, "until": until, "reason": reason, "created_at": now}
+    row = connection.execute(sa.insert(holds).values(values).returning(holds.c.id)).one()
     return Hold(row.id, subject, until, reason, now)
 
 
@@ -96,20 +112,37 @@ class ActiveHolds:
 
     rows: dict[tuple[str, str], list[Key]] = field(default_factory=dict)
     users: list[Key] = field(default_factory=list)
+    sessions: frozenset[str] = frozenset()
+    stored: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def read(cls, connection: sa.Connection, now: datetime) -> ActiveHolds:
         rows: dict[tuple[str, str], list[Key]] = {}
         users: list[Key] = []
+        sessions: set[str] = set()
+        stored: set[tuple[str, str]] = set()
         statement = sa.select(holds.c.type, holds.c.source_schema, holds.c.source_table, holds.c.key)
         for row in connection.execute(statement.where(holds.c.until > now)):
+            if row.source_schema is None:
+                stored.add((row.source_table, row.key[0]))
+                continue
             rows.setdefault((row.source_schema, row.source_table), []).append(tuple(row.key))
             if row.type == "user":
                 users.append(tuple(row.key))
-        return cls(rows, users)
+            elif row.type == "session":
+                sessions.add(row.key[0])
+        return cls(rows, users, frozenset(sessions), frozenset(stored))
 
     def __bool__(self) -> bool:
         return bool(self.rows)
+
+    def names(self, store: str, names: Iterable[str]) -> set[str]:
+        """Those of a store's names that are held, themselves or as something of a held session's."""
+        return {
+            name
+            for name in names
+            if (store, name) in self.stored or (self.sessions and name.partition("/")[0] in self.sessions)
+        }
 
     def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:
         """Whether a row of `table` is held, itself or as something of a held user's; None if none can be.

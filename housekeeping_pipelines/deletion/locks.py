@@ -43,15 +43,28 @@ def task_lock(connection: sa.Connection, task: str) -> Iterator[bool]:
 @contextmanager
 def shared_lock(connection: sa.Connection, name: str) -> Iterator[None]:
     """Hold a lock in share mode for the block, across its transactions."""
+    with _session_lock(connection, name, "_shared"):
+        yield
+
+
+@contextmanager
+def alone_lock(connection: sa.Connection, name: str) -> Iterator[None]:
+    """Wait for everyone who shares a lock, and keep them out for the block, across its transactions."""
+    with _session_lock(connection, name, ""):
+        yield
+
+
+@contextmanager
+def _session_lock(connection: sa.Connection, name: str, mode: str) -> Iterator[None]:
     numbers = {"namespace": _NAMESPACE, "number": _number(name)}
-    connection.execute(sa.text("SELECT pg_advisory_lock_shared(:namespace, :number)"), numbers)
+    connection.execute(sa.text(f"SELECT pg_advisory_lock{mode}(:namespace, :number)"), numbers)
     connection.commit()
     try:
         yield
     finally:
         if not connection.closed and not connection.invalidated:
             connection.rollback()
-            connection.execute(sa.text("SELECT pg_advisory_unlock_shared(:namespace, :number)"), numbers)
+            connection.execute(sa.text(f"SELECT pg_advisory_unlock{mode}(:namespace, :number)"), numbers)
             connection.commit()
 
 

@@ -53,7 +53,8 @@ class Report:
     Attributes:
         message: one line of why it did not succeed, or was skipped.
         error_type: the class of errors.py behind a run that was refused or failed.
-        table: the table whose rows the task's policy selects; others go along.
+        table: the table whose rows the task's policy selects, or the store; others go along.
+        for_good: of `deleted`, what went to no trash, so that no undo brings it back.
     """
 
     task: str
@@ -71,6 +72,7 @@ class Report:
     deleted: dict[str, int] = field(default_factory=dict)
     would_delete: dict[str, int] = field(default_factory=dict)
     deleted_bytes: int = 0
+    for_good: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIP_REASONS, 0))
     failed: tuple[FailedItem, ...] = ()
     failed_count: int = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion import database_errors, guards
-from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble
+from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.listing import CandidateList
 from housekeeping_pipelines.deletion.matching import Key, item_name
@@ -74,6 +74,7 @@ class _Tally:
     candidates: int = 0
     dealt_with: int = 0
     rows: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIP_REASONS, 0))
     failed: list[FailedItem] = field(default_factory=list)
     failed_count: int = 0
@@ -152,7 +153,9 @@ class RowDeletion:
             scanned=tally.scanned,
             candidates=tally.candidates,
             deleted={} if self.run.dry_run else dict(tally.rows),
-            would_delete=dict(tally.rows) if self.run.dry_run else {},
+            for_good={} if self.run.dry_run or self.trashed else dict(tally.rows),
+            # The files follow their rows; they are counted when storage has confirmed it.
+            would_delete=tally.rows | tally.files if self.run.dry_run else {},
             skipped=tally.skipped,
             failed=tuple(tally.failed),
             failed_count=tally.failed_count,
@@ -222,6 +225,22 @@ class RowDeletion:
         Raises:
             Trouble: with some row of it.
         """
+        try:
+            # Whether a child that goes along keeps its root is told by those that went, at no cost; where one does,
+            # or stays behind, each root is asked before.
+            return self._transaction(keys, closely=self.run.dry_run or not self._sparing_goes_along)
+        except UsedSince:
+            return self._transaction(keys, closely=True)
+
+    @property
+    def _sparing_goes_along(self) -> bool:
+        sparing = self.policy.sparing
+        return sparing is not None and any(
+            (key.child, key.columns, key.parent) == (sparing.table.oid, (sparing.key,), self.plan.root.oid)
+            for key in self.plan.followed
+        )
+
+    def _transaction(self, keys: list[Key], *, closely: bool) -> Batch:
         import stamina
 
         try:
@@ -235,7 +254,7 @@ class RowDeletion:
                 wait_jitter=0.2,
             ):
                 with attempt, self.connection.begin():
-                    batch = self._new_batch()
+                    batch = self._new_batch(closely=closely)
                     batch.execute(keys)
                     self._check_rows_left(batch)
                     # Again: whatever is emptied meanwhile would make an orphan of each row that refers to it.
@@ -248,7 +267,7 @@ class RowDeletion:
             raise Trouble(counts_as, database_errors.describe(error)) from None
         raise AssertionError("unreachable")
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self, *, closely: bool) -> Batch:
         return Batch(
             run=self.run,
             connection=self.connection,
@@ -258,6 +277,7 @@ class RowDeletion:
             clock=self.clock,
             mirrors=self._mirrors,
             seen=self._seen,
+            closely=closely,
         )
 
     def _check_rows_left(self, batch: Batch) -> None:
@@ -302,6 +322,8 @@ class RowDeletion:
             tally.skipped[reason] += count
         for label, count in batch.counts.items():
             tally.rows[label] = tally.rows.get(label, 0) + count
+        for store, count in batch.files.items():
+            tally.files[store] = tally.files.get(store, 0) + count
         # Names by the million cost time; nobody hears of them but in a dry run, or when debugging.
         told = self.run.dry_run or logger.isEnabledFor(logging.DEBUG)
         for found in batch.roots:

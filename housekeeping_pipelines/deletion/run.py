@@ -92,35 +92,45 @@ class Housekeeper:
 
         Never raises for what a user or the database can cause: the report's status says it.
         """
-        dry_run = dry_run or self.every_run_is_dry
+        return self.perform(
+            task,
+            run_id,
+            lambda run, connection: self.delete_rows(run, connection, make_policy, limits),
+            dry_run=dry_run,
+        )
 
-        def body(run: Run, connection: sa.Connection) -> Report:
-            if dry_run:
-                connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-                connection.commit()
-            catalog = Catalog(connection)
-            policy = make_policy(catalog, self.clock())
-            plan = make_plan(catalog, policy.table, policy.undeclared, policy.follows)
-            owners = OwnerPaths(catalog, policy.users, [*catalog.foreign_keys, *policy.undeclared])
+    def delete_rows(
+        self,
+        run: Run,
+        connection: sa.Connection,
+        make_policy: Callable[[Catalog, datetime], RowPolicy],
+        limits: Limits,
+    ) -> Report:
+        """Delete what a policy selects, inside `perform`."""
+        if run.dry_run:
+            connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             connection.commit()
-            with ExitStack() as stack:
-                if self.trashed and not dry_run:
-                    stack.enter_context(shared_lock(connection, MIRRORS_LOCK))
-                return RowDeletion(
-                    run=run,
-                    connection=connection,
-                    policy=policy,
-                    plan=plan,
-                    limits=limits,
-                    owners=owners,
-                    observer=self.observer,
-                    trashed=self.trashed,
-                    paused_by_setting=self.paused_by_setting,
-                    clock=self.clock,
-                    monotonic=self.monotonic,
-                ).execute()
-
-        return self.perform(task, run_id, body, dry_run=dry_run)
+        catalog = Catalog(connection)
+        policy = make_policy(catalog, self.clock())
+        plan = make_plan(catalog, policy.table, policy.undeclared, policy.follows)
+        owners = OwnerPaths(catalog, policy.users, [*catalog.foreign_keys, *policy.undeclared])
+        connection.commit()
+        with ExitStack() as stack:
+            if self.trashed and not run.dry_run:
+                stack.enter_context(shared_lock(connection, MIRRORS_LOCK))
+            return RowDeletion(
+                run=run,
+                connection=connection,
+                policy=policy,
+                plan=plan,
+                limits=limits,
+                owners=owners,
+                observer=self.observer,
+                trashed=self.trashed,
+                paused_by_setting=self.paused_by_setting,
+                clock=self.clock,
+                monotonic=self.monotonic,
+            ).execute()
 
     def perform(
         self,

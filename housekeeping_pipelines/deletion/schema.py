@@ -89,3 +89,45 @@ statistics_snapshots = sa.Table(
     sa.Column("recent_conversations_24h", sa.BigInteger),
     sa.Column("recent_messages_24h", sa.BigInteger),
 )
+
+# What is to leave a store: written with the deletion of the rows that owned it, removed when storage confirmed it.
+# `modified` is what the object was when it was chosen; null: whatever it is now.
+file_outbox = sa.Table(
+    "file_outbox",
+    metadata,
+    _id(),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("store", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger),
+    sa.Column("modified", _timestamp),
+    sa.Column("queued_at", _timestamp, nullable=False),
+    sa.Column("next_attempt_at", _timestamp, nullable=False, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_error", sa.Text),
+)
+
+# Files and objects that can come back: `trash_name` is where the store has it now.
+trashed_files = sa.Table(
+    "trashed_files",
+    metadata,
+    _id(),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("store", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("trash_name", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger),
+    sa.Column("deleted_at", _timestamp, nullable=False, index=True),
+)
+
+# Objects that stay although the row that named them went: their being unnamed makes them no orphans.
+kept_files = sa.Table(
+    "kept_files",
+    metadata,
+    sa.Column("store", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("kept_at", _timestamp, nullable=False),
+)

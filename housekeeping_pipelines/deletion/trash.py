@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -21,7 +21,7 @@ from housekeeping_pipelines.deletion.locks import lock_for_transaction, try_lock
 from housekeeping_pipelines.deletion.schema import trash_batches, trash_references, trash_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from housekeeping_pipelines.deletion.catalog import Table
@@ -144,27 +144,38 @@ def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnEle
     return insert.execution_options(preserve_rowcount=True)
 
 
-def move_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
-    """A statement that moves rows; it reports how many."""
+def move_to_mirror(
+    mirror: Mirror,
+    table: Table,
+    batch: int,
+    which: sa.ColumnElement[bool],
+    counted: Callable[[Mapping[str, sa.ColumnElement[Any]]], sa.ColumnElement[bool]],
+) -> sa.Select[int, int]:
+    """A statement that moves rows, and tells how many, and of how many of them a condition on their columns is true."""
     names = [column.name for column in table.columns]
     # Short labels: SQLAlchemy cuts those that come near PostgreSQL's 63 bytes.
     labelled = (table.selectable.c[name].label(f"c{position}") for position, name in enumerate(names))
     gone = sa.delete(table.selectable).where(which).returning(*labelled).cte("gone")
     rows = sa.select(sa.literal(batch, sa.BigInteger), *gone.c)
-    insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
-    return insert.execution_options(preserve_rowcount=True)
+    put = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows).cte("put")
+    condition = counted(dict(zip(names, gone.c, strict=True)))
+    counts = sa.select(sa.func.count(), sa.func.count().filter(condition))
+    return counts.select_from(gone).add_cte(put)
 
 
 def list_trash(connection: sa.Connection, retention: timedelta) -> list[TrashedRun]:
     """Every run that the trash still has something of, the latest first."""
     statement = sa.text(
-        "SELECT run_id, task, max(deleted_at), sum((SELECT sum((item ->> 1)::bigint)"
-        " FROM jsonb_array_elements(contents) item))::bigint"
-        " FROM housekeeping.trash_batches GROUP BY run_id, task ORDER BY max(deleted_at) DESC, task"
+        "SELECT run_id, task, max(deleted_at) AS deleted_at, sum(rows)::bigint AS rows, sum(files)::bigint AS files,"
+        " sum(bytes)::bigint AS bytes FROM ("
+        "SELECT run_id, task, deleted_at, coalesce((SELECT sum((item ->> 1)::bigint)"
+        " FROM jsonb_array_elements(contents) item), 0) AS rows, 0 AS files, 0 AS bytes FROM housekeeping.trash_batches"
+        " UNION ALL SELECT run_id, task, deleted_at, 0, 1, coalesce(bytes, 0) FROM housekeeping.trashed_files"
+        ") AS everything GROUP BY run_id, task ORDER BY max(deleted_at) DESC, task"
     )
     return [
-        TrashedRun(run_id, task, deleted_at, deleted_at + retention, int(total or 0), files=0, bytes=0)
-        for run_id, task, deleted_at, total in connection.execute(statement)
+        TrashedRun(r.run_id, r.task, r.deleted_at, r.deleted_at + retention, int(r.rows), int(r.files), int(r.bytes))
+        for r in connection.execute(statement)
     ]
 
 

@@ -19,7 +19,7 @@ from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, Catalog, PgType, Table
 from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.matching import item_name, matches
-from housekeeping_pipelines.deletion.schema import trash_batches, trash_references
+from housekeeping_pipelines.deletion.schema import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import BATCH_COLUMN, Mirror, find_mirrors, undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -78,8 +78,9 @@ def find_run(connection: sa.Connection, prefix: str) -> str:
     Raises:
         ConfigurationError: none does, or several do.
     """
-    statement = sa.select(trash_batches.c.run_id).where(trash_batches.c.run_id.startswith(prefix, autoescape=True))
-    found = list(connection.scalars(statement.distinct().limit(2)))
+    ids = [table.c.run_id for table in (trash_batches, trashed_files, file_outbox)]
+    begins = [sa.select(run_id).where(run_id.startswith(prefix, autoescape=True)) for run_id in ids]
+    found = list(connection.scalars(sa.union(*begins).limit(2)))
     if len(found) == 1:
         return str(found[0])
     if prefix in found:

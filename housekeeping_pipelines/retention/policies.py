@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.catalog import PgType
-from housekeeping_pipelines.deletion.policy import RowPolicy
+from housekeeping_pipelines.deletion.policy import RowPolicy, Sparing
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,21 +34,23 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
     table, messages = platform.table("conversations"), platform.table("chat_messages")
     cutoff = now - timedelta(days=older_than_days)
     created, updated, pinned = table["created_at"], table.get("updated_at"), table.get("pinned")
+    sparing: Sparing | None = None
     if age_column == "created_at":
         age_from, old, what = created, created < cutoff, "created"
     else:
         age_from = created if updated is None else sa.func.greatest(updated, created)
-        written = _alias(messages)
-        recent = sa.select(sa.literal(1)).where(
-            written.c[_name(messages, "conversation_id")] == table["id"],
-            # A message whose time is not known may be of today.
-            (written.c[_name(messages, "created_at")] < cutoff).is_not(True),
-        )
+        written, at = _alias(messages), _name(messages, "created_at")
+        # A message whose time is not known may be of today.
+        key = _name(messages, "conversation_id")
+        sparing = Sparing(messages.live, key, at, lambda sent: (sent < cutoff).is_not(True))
+        recent = sa.select(sa.literal(1)).where(written.c[key] == table["id"], sparing.spares(written.c[at]))
         old, what = sa.and_(age_from < cutoff, ~recent.correlate(table.live.selectable).exists()), "last used"
     return RowPolicy(
         table=table.live,
         age_from=age_from,
         old=old,
+        sparing=sparing,
+        old_itself=age_from < cutoff,
         eligible=None if pinned is None else pinned.is_not(True),
         reason=f"{what} more than {older_than_days} days ago",
         **_surroundings(platform),

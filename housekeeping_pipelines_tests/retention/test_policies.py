@@ -126,16 +126,32 @@ def test_columns_that_a_table_may_lack(platform: sa.Engine) -> None:
     assert old_conversations(platform) == [2, 3]
 
 
-def test_a_conversation_that_is_used_on_the_way_stays(platform: sa.Engine) -> None:
-    for number in range(1, 6):
-        conversation(platform, number, updated=ago(days=100 - number))
+@pytest.mark.parametrize("trashed", [True, False])
+@pytest.mark.parametrize("key", ["no action", "cascade", "set null", None])
+def test_a_conversation_that_is_used_on_the_way_stays(platform: sa.Engine, trashed: bool, key: str | None) -> None:
+    sql(platform, "ALTER TABLE chat_messages DROP CONSTRAINT chat_messages_conversation_id_fkey")
+    if key is not None:
+        sql(
+            platform,
+            f"ALTER TABLE chat_messages ADD FOREIGN KEY (conversation_id) REFERENCES conversations ON DELETE {key}",
+        )
+    for number in range(1, 21):
+        conversation(platform, number, updated=ago(days=200 - number))
+        add(platform, "chat_messages", conversation_id=number, role="user", content="", created_at=ago(days=150))
 
     def use(step: int) -> None:
         if step == 1:
-            add(platform, "chat_messages", conversation_id=4, role="user", content="hello", created_at=ago(days=0))
+            add(platform, "chat_messages", conversation_id=14, role="user", content="hello", created_at=ago(days=0))
 
-    keeper = housekeeper(platform, observer=Watcher(use))
-    assert old_conversations(platform, keeper=keeper, batch_size=2) == [4]
+    watcher = Watcher(use)
+    keeper = housekeeper(platform, observer=watcher, trashed=trashed)
+    report = run(platform, policies.conversations, older_than_days=30, age_column="last_activity", keeper=keeper,
+                 batch_size=10)  # fmt: skip
+    assert (report.status, report.deleted["conversations"], report.skipped["in_use"]) == ("succeeded", 19, 1)
+    assert column(platform, "SELECT id FROM conversations") == [14]
+    assert column(platform, "SELECT content FROM chat_messages WHERE conversation_id = 14 ORDER BY id") == ["", "hello"]
+    # The batch was looked at again as a whole, and not cut down to the one row.
+    assert [done for done, _, _ in watcher.steps] == [10, 20]
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -1,0 +1,152 @@
+"""Bringing a run's files back, and removing for good those whose time in the trash is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.files import BATCH_FILES, FILES_LOCK
+from housekeeping_pipelines.deletion.locks import alone_lock, try_lock
+from housekeeping_pipelines.deletion.schema import file_outbox, trashed_files
+from housekeeping_pipelines.deletion.trash import undo_lock
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.undo import UndoResult
+
+    StoreOf = Callable[[str], Store]
+
+
+def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult) -> None:
+    """Move a run's files back to where they were, and forget what is only waiting to go; commits as it goes.
+
+    What exists now is never overwritten. What cannot come back stays in the trash and is named with the reason.
+    """
+    with alone_lock(connection, FILES_LOCK):
+        _cancel(connection, run_id, store_of, result)
+        last = 0
+        while True:
+            statement = sa.select(trashed_files).where(trashed_files.c.run_id == run_id, trashed_files.c.id > last)
+            found = connection.execute(statement.order_by(trashed_files.c.id).limit(BATCH_FILES)).all()
+            connection.commit()
+            if not found:
+                return
+            last = found[-1].id
+            back: list[int] = []
+            for row in found:
+                reason = _move_back(store_of, row.store, row.trash_name, row.name)
+                if reason is None:
+                    back.append(row.id)
+                    result.restored[row.store] = result.restored.get(row.store, 0) + 1
+                else:
+                    result.conflict(f"{row.store}/{row.name}", reason)
+            connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(back)))
+            connection.commit()
+
+
+def _cancel(connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult) -> None:
+    """Take back the entries of the outbox; one that a worker died with may have its file in the trash already."""
+    entries = connection.execute(sa.select(file_outbox).where(file_outbox.c.run_id == run_id)).all()
+    connection.commit()
+    done: list[int] = []
+    for entry in entries:
+        reason = None
+        if entry.attempts:
+            reason = _put_back_if_moved(store_of, run_id, entry.store, entry.name)
+        if reason is None:
+            done.append(entry.id)
+        else:
+            result.conflict(f"{entry.store}/{entry.name}", reason)
+    connection.execute(sa.delete(file_outbox).where(file_outbox.c.id.in_(done)))
+    connection.commit()
+
+
+def _put_back_if_moved(store_of: StoreOf, run_id: str, store_name: str, name: str) -> str | None:
+    try:
+        store = store_of(store_name)
+        if store.trash_prefix is None or store.storage.stat(name) is not None:
+            return None
+        trash_name = store.trash_name(run_id, name)
+        if store.storage.stat(trash_name) is not None:
+            store.storage.move(trash_name, name)
+    except HousekeepingError as error:
+        return error.one_line
+    return None
+
+
+def _move_back(store_of: StoreOf, store_name: str, trash_name: str, name: str) -> str | None:
+    """Returns why it could not be done."""
+    try:
+        storage = store_of(store_name).storage
+        try:
+            storage.move(trash_name, name)
+        except ObjectExists:
+            return "there is another one of this name now"
+        except ObjectMissing:
+            # An undo that was cut off may have moved it and not said so.
+            return None if storage.stat(name) is not None else "it is no longer in the trash"
+    except HousekeepingError as error:
+        return error.one_line
+    return None
+
+
+def count_files(connection: sa.Connection, *, before: datetime, run_id: str | None) -> dict[str, int]:
+    """Files that `purge_files` would remove, by store."""
+    statement = sa.select(trashed_files.c.store, sa.func.count()).where(_due(before, run_id))
+    return {row[0]: row[1] for row in connection.execute(statement.group_by(trashed_files.c.store))}
+
+
+def purge_files(
+    connection: sa.Connection,
+    store_of: StoreOf,
+    *,
+    before: datetime,
+    run_id: str | None,
+    may_go_on: Iterator[bool],
+) -> tuple[dict[str, int], int, dict[str, str]]:
+    """Remove for good what was deleted before a moment, or all of one run; commits as it goes.
+
+    Returns:
+        files by store, their bytes, and what stayed: name -> reason.
+    """
+    removed: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    size, last = 0, 0
+    while next(may_go_on):
+        statement = sa.select(trashed_files).where(_due(before, run_id), trashed_files.c.id > last)
+        statement = statement.order_by(trashed_files.c.id).limit(BATCH_FILES).with_for_update(skip_locked=True)
+        found = connection.execute(statement).all()
+        if not found:
+            break
+        last = found[-1].id
+        undone = {name for name in {row.run_id for row in found} if not connection.scalar(try_lock(undo_lock(name)))}
+        rows = [row for row in found if row.run_id not in undone]
+        for store in sorted({row.store for row in rows}):
+            mine = {row.trash_name: row for row in rows if row.store == store}
+            gone, reasons = _remove(store_of, store, mine)
+            failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
+            ids = [mine[name].id for name in gone]
+            connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(ids)))
+            removed[store] = removed.get(store, 0) + len(gone)
+            size += sum(mine[name].bytes or 0 for name in gone)
+        connection.commit()
+    connection.rollback()
+    return {store: count for store, count in removed.items() if count}, size, failed
+
+
+def _remove(store_of: StoreOf, store: str, names: Mapping[str, object]) -> tuple[set[str], dict[str, str]]:
+    try:
+        removal = store_of(store).storage.remove(sorted(names))
+    except HousekeepingError as error:
+        return set(), dict.fromkeys(names, error.one_line)
+    return {*removal.removed, *removal.absent}, removal.failed
+
+
+def _due(before: datetime, run_id: str | None) -> sa.ColumnElement[bool]:
+    return trashed_files.c.run_id == run_id if run_id else trashed_files.c.deleted_at < before

@@ -1,0 +1,375 @@
+"""Files and objects leave their stores here, and nowhere else.
+
+What is to go is first an entry of the outbox, committed: with the deletion of the row that owned it, or by whoever
+found that nothing refers to it. Then, with no transaction open, it is looked at again and moved to the trash, or
+removed where there is none; the entry goes when storage has confirmed that. A crash at any point leaves an entry, and
+whoever takes it next finds the object where it was, in the trash, or gone, and goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from housekeeping_pipelines.deletion.catalog import PgType
+from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
+from housekeeping_pipelines.deletion.locks import shared_lock
+from housekeeping_pipelines.deletion.schema import file_outbox, kept_files, trashed_files
+from housekeeping_pipelines.errors import HousekeepingError, Unavailable
+from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, Removal, StorageRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.policy import FileColumn
+    from housekeeping_pipelines.resources.object_storage import ObjectStorage, StoredObject
+
+# Held in share mode by whoever moves files, and alone by an undo, which must not meet one half way.
+FILES_LOCK = "files"
+
+# As many as storage removes in one transaction of its own (supabase-storage splits larger requests into 500).
+BATCH_FILES = 500
+
+# GitLab's outbox waits as long before it takes an entry again that a worker may have died with (ci_deleted_objects).
+LEASE = timedelta(minutes=10)
+
+FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=6)
+
+# An entry that a hold keeps is looked at again so often.
+HELD_DELAY = timedelta(days=1)
+
+# From so many attempts on an entry is named to people.
+STUCK_ATTEMPTS = 5
+
+
+class Uses(Protocol):
+    """Knows which names of a store something refers to."""
+
+    def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+        """Those of the names that something refers to now.
+
+        Raises:
+            HousekeepingError, sqlalchemy.exc.DBAPIError: it cannot be known; nothing may go.
+        """
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store by the name that the outbox and the trash know it by.
+
+    Attributes:
+        trash_prefix: where in the store what went stays until it expires; None: it is gone at once.
+    """
+
+    name: str
+    storage: ObjectStorage
+    trash_prefix: str | None
+    uses: Uses
+
+    def trash_name(self, run_id: str, name: str) -> str:
+        return f"{self.trash_prefix}/{run_id}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the outbox; `modified` as the object was when it was chosen, None for whatever it is now."""
+
+    id: int
+    run_id: str
+    task: str
+    name: str
+    bytes: int | None
+    modified: datetime | None
+    attempts: int
+
+
+@dataclass
+class Outcome:
+    """What became of entries, by name.
+
+    Attributes:
+        gone: moved to the trash or removed, with their bytes (0 where unknown).
+        absent: they were not there any more.
+        in_use: something refers to them again, or they were written anew: they stay for good.
+        held: a hold keeps them for now.
+        failed: they are there, and why; they are tried again later.
+        down: storage does not answer: those that are in no other list wait in the outbox.
+    """
+
+    gone: dict[str, int] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    in_use: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    down: Unavailable | None = None
+
+
+def queue(
+    connection: sa.Connection,
+    store: Store,
+    objects: Iterable[StoredObject],
+    *,
+    run_id: str,
+    task: str,
+    now: datetime,
+) -> list[Entry]:
+    """Write entries for objects that the caller takes away itself, at once; the caller commits."""
+    found = list(objects)
+    if not found:
+        return []
+    values: dict[str, sa.ColumnElement[Any]] = {
+        "run_id": sa.literal(run_id, sa.Text),
+        "task": sa.literal(task, sa.Text),
+        "store": sa.literal(store.name, sa.Text),
+        "queued_at": sa.literal(now),
+        "next_attempt_at": sa.literal(now + LEASE),
+        "attempts": sa.literal(1),
+    }
+    given = _rows(
+        name=("text[]", [each.name for each in found]),
+        bytes=("bigint[]", [each.size for each in found]),
+        modified=("timestamptz[]", [each.modified for each in found]),
+    )
+    rows = sa.select(*values.values(), *given.c)
+    statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
+    return _entries(connection.execute(statement))
+
+
+def _rows(**columns: tuple[str, list[Any]]) -> sa.TableValuedAlias:
+    """Lists as the columns of a table: a thousand rows in one statement of one shape."""
+    lists = [sa.cast(values, PgType(kind)) for kind, values in columns.values()]
+    return sa.func.unnest(*lists).table_valued(*columns).render_derived()
+
+
+def queue_files_of_rows(
+    connection: sa.Connection,
+    columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]],
+    *,
+    run_id: str,
+    task: str,
+    now: datetime,
+) -> dict[str, int]:
+    """Write entries for what rows name, in the transaction that deletes the rows; what is kept is noted instead.
+
+    Returns:
+        entries by store.
+    """
+    queued: dict[str, int] = {}
+    for column, which in columns:
+        names = _names_in(column, which)
+        if column.kept:
+            given = [sa.literal(column.store, sa.Text), names.c.name, sa.literal(run_id, sa.Text), sa.literal(now)]
+            kept = pg.insert(kept_files).from_select(["store", "name", "run_id", "kept_at"], sa.select(*given))
+            connection.execute(kept.on_conflict_do_nothing())
+            continue
+        values: dict[str, sa.ColumnElement[Any]] = {
+            "run_id": sa.literal(run_id, sa.Text),
+            "task": sa.literal(task, sa.Text),
+            "store": sa.literal(column.store, sa.Text),
+            "name": names.c.name,
+            "queued_at": sa.literal(now),
+            "next_attempt_at": sa.literal(now),
+        }
+        insert = sa.insert(file_outbox).from_select(list(values), sa.select(*values.values()))
+        count = connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+        queued[column.store] = queued.get(column.store, 0) + count
+    return queued
+
+
+def count_files_of_rows(
+    connection: sa.Connection, columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]]
+) -> dict[str, int]:
+    """How many entries `queue_files_of_rows` would write, by store."""
+    counts: dict[str, int] = {}
+    for column, which in columns:
+        if not column.kept:
+            count = connection.scalar(sa.select(sa.func.count()).select_from(_names_in(column, which))) or 0
+            counts[column.store] = counts.get(column.store, 0) + count
+    return counts
+
+
+def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
+    """Each name once; a path that begins at the store's root is the same name."""
+    name = sa.func.ltrim(sa.cast(column.table.selectable.c[column.column], sa.Text), "/")
+    return sa.select(name.label("name")).where(which, name != "").distinct().subquery()
+
+
+def take(
+    connection: sa.Connection, store: str, *, now: datetime, run_id: str | None = None, limit: int = BATCH_FILES
+) -> list[Entry]:
+    """Lease entries that are due, the longest waiting first, and those of other workers not; commits."""
+    due = sa.select(file_outbox.c.id).where(file_outbox.c.store == store, file_outbox.c.next_attempt_at <= now)
+    if run_id is not None:
+        due = due.where(file_outbox.c.run_id == run_id)
+    due = due.order_by(file_outbox.c.next_attempt_at, file_outbox.c.id).limit(limit).with_for_update(skip_locked=True)
+    statement = (
+        sa.update(file_outbox)
+        .where(file_outbox.c.id.in_(due.scalar_subquery()))
+        .values(next_attempt_at=now + LEASE, attempts=file_outbox.c.attempts + 1)
+        .returning(*_ENTRY)
+    )
+    found = _entries(connection.execute(statement))
+    connection.commit()
+    return found
+
+
+_ENTRY = [file_outbox.c[name] for name in Entry.__slots__]
+
+
+def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
+    return [Entry(**row._mapping) for row in rows]
+
+
+def delay(attempts: int) -> timedelta:
+    """How long to wait after so many attempts that failed."""
+    return min(FIRST_DELAY * (1 << min(attempts - 1, 20)), LONGEST_DELAY)
+
+
+@dataclass
+class FileRemoval:
+    """Entries of one store on their way out; while storage works, the connection is in no transaction."""
+
+    connection: sa.Connection
+    store: Store
+    clock: Callable[[], datetime]
+    entries: Sequence[Entry]
+    outcome: Outcome = field(default_factory=Outcome)
+    _by_name: dict[str, Entry] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._by_name = {entry.name: entry for entry in self.entries}
+
+    def execute(self) -> Outcome:
+        """Take away what is still to go, and write down what became of each; never raises for what storage answers."""
+        # Whoever adds a hold, or undoes a run, waits until the batch is through.
+        with shared_lock(self.connection, FILES_LOCK), shared_lock(self.connection, HOLDS_LOCK):
+            return self._execute()
+
+    def _execute(self) -> Outcome:
+        outcome = self.outcome
+        try:
+            self._take_away(self._choose())
+            self._give_back_what_is_used_again()
+        except Unavailable as error:
+            outcome.down = error
+        except HousekeepingError as error:
+            outcome.failed |= dict.fromkeys(self._undecided(), error.one_line)
+        with self.connection.begin():
+            self._write_down()
+        return outcome
+
+    def _undecided(self) -> set[str]:
+        outcome = self.outcome
+        decided = outcome.gone.keys() | outcome.absent | outcome.in_use | outcome.held | outcome.failed.keys()
+        return self._by_name.keys() - decided
+
+    def _choose(self) -> dict[str, StoredObject]:
+        """What is there and is to go."""
+        names, outcome, storage = _sorted(self._by_name), self.outcome, self.store.storage
+        with self.connection.begin():
+            wanted = self.store.uses.in_use(self.connection, names)
+            held = ActiveHolds.read(self.connection, self.clock()).names(self.store.name, names) - wanted
+        present = {found.name: found for found in storage.examine(names)}
+        for name, trashed in self._moved_before(self._by_name.keys() - present.keys()).items():
+            if name in wanted | held:
+                storage.move(self._trash_name(name), name)
+                (outcome.in_use if name in wanted else outcome.held).add(name)
+            else:
+                outcome.gone[name] = trashed.size or 0
+        outcome.absent |= self._undecided() - present.keys()
+        for name, found in present.items():
+            chosen_as = self._by_name[name].modified
+            if name in wanted or (chosen_as is not None and found.modified != chosen_as):
+                outcome.in_use.add(name)
+            elif name in held:
+                outcome.held.add(name)
+        return {name: found for name, found in present.items() if name not in outcome.in_use | outcome.held}
+
+    def _moved_before(self, names: Iterable[str]) -> dict[str, StoredObject]:
+        """Those that an attempt that was cut off had moved to the trash already."""
+        if self.store.trash_prefix is None:
+            return {}
+        ours = {self._trash_name(name): name for name in names}
+        return {ours[found.name]: found for found in self.store.storage.examine(_sorted(ours))}
+
+    def _trash_name(self, name: str) -> str:
+        return self.store.trash_name(self._by_name[name].run_id, name)
+
+    def _take_away(self, chosen: dict[str, StoredObject]) -> None:
+        outcome, storage = self.outcome, self.store.storage
+        if self.store.trash_prefix is None:
+            removal = storage.remove(_sorted(chosen)) if chosen else Removal()
+            outcome.gone |= {name: chosen[name].size or 0 for name in removal.removed}
+            outcome.absent |= removal.absent
+            if removal.unavailable is not None:
+                # What is still there, or may be, waits.
+                raise removal.unavailable
+            outcome.failed |= removal.failed
+            return
+        for name, found in chosen.items():
+            try:
+                storage.move(name, self._trash_name(name))
+            except ObjectMissing:
+                outcome.absent.add(name)
+            except StorageRefused as error:
+                outcome.failed[name] = error.one_line
+            else:
+                outcome.gone[name] = found.size or 0
+
+    def _give_back_what_is_used_again(self) -> None:
+        """A row that named an object between the last look and the move finds it again."""
+        outcome = self.outcome
+        if self.store.trash_prefix is None or not outcome.gone:
+            return
+        with self.connection.begin():
+            wanted = self.store.uses.in_use(self.connection, _sorted(outcome.gone))
+        for name in wanted:
+            try:
+                self.store.storage.move(self._trash_name(name), name)
+            except ObjectExists:
+                # It was written anew meanwhile; the old content can be had from the trash.
+                continue
+            del outcome.gone[name]
+            outcome.in_use.add(name)
+
+    def _write_down(self) -> None:
+        outcome, now, connection = self.outcome, self.clock(), self.connection
+        if self.store.trash_prefix is not None and outcome.gone:
+            entries = [self._by_name[name] for name in outcome.gone]
+            moved = _rows(
+                run_id=("text[]", [entry.run_id for entry in entries]),
+                task=("text[]", [entry.task for entry in entries]),
+                name=("text[]", list(outcome.gone)),
+                trash_name=("text[]", [self._trash_name(name) for name in outcome.gone]),
+                bytes=("bigint[]", list(outcome.gone.values())),
+            )
+            values = sa.select(sa.literal(self.store.name, sa.Text), sa.literal(now), *moved.c)
+            names = ["store", "deleted_at", *moved.c.keys()]
+            connection.execute(sa.insert(trashed_files).from_select(names, values))
+        done = outcome.gone.keys() | outcome.absent | outcome.in_use
+        ids = [entry.id for entry in self.entries if entry.name in done]
+        connection.execute(sa.delete(file_outbox).where(_in(file_outbox.c.id, ids)))
+        waiting = dict.fromkeys(self._undecided(), outcome.down.one_line) if outcome.down else {}
+        later: dict[tuple[datetime, str | None], list[int]] = {}
+        for entry in self.entries:
+            if entry.name in outcome.held:
+                later.setdefault((now + HELD_DELAY, None), []).append(entry.id)
+            elif (reason := (outcome.failed.get(entry.name) or waiting.get(entry.name))) is not None:
+                later.setdefault((now + delay(entry.attempts), reason), []).append(entry.id)
+        for (moment, reason), ids in later.items():
+            statement = sa.update(file_outbox).where(_in(file_outbox.c.id, ids))
+            connection.execute(statement.values(next_attempt_at=moment, last_error=reason))
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """As storage orders them: by their bytes."""
+    return sorted(names, key=lambda name: name.encode(errors="surrogateescape"))
+
+
+def _in(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    return column == sa.any_(sa.cast(ids, PgType("bigint[]")))

@@ -1,0 +1,107 @@
+"""Draining the outbox: what is due goes, store by store, until nothing is due or storage does not answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS, FileRemoval, take
+from housekeeping_pipelines.deletion.report import MAX_FAILED
+from housekeeping_pipelines.deletion.schema import file_outbox
+from housekeeping_pipelines.errors import HousekeepingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.files import Outcome, Store
+
+
+@dataclass
+class Drained:
+    """What became of the entries that were taken.
+
+    Attributes:
+        gone, gone_bytes: files by store, and the bytes of all, as far as they were known.
+        absent, in_use, held: files that were not there, that something refers to, that a hold keeps.
+        failed: `store/name` -> why; up to 50 of `failed_count`. They are tried again later.
+        down: stores that do not answer, and how they said so; what they have waits.
+    """
+
+    gone: dict[str, int] = field(default_factory=dict)
+    gone_bytes: int = 0
+    absent: int = 0
+    in_use: int = 0
+    held: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    failed_count: int = 0
+    down: dict[str, str] = field(default_factory=dict)
+
+    def add(self, store: str, outcome: Outcome) -> None:
+        """Count one batch."""
+        if outcome.gone:
+            self.gone[store] = self.gone.get(store, 0) + len(outcome.gone)
+        self.gone_bytes += sum(outcome.gone.values())
+        self.absent += len(outcome.absent)
+        self.in_use += len(outcome.in_use)
+        self.held += len(outcome.held)
+        for name, reason in outcome.failed.items():
+            self.fail(f"{store}/{name}", reason)
+        if outcome.down is not None:
+            self.down[store] = outcome.down.one_line
+
+    def fail(self, item: str, reason: str) -> None:
+        """Count one file that is still there."""
+        self.failed_count += 1
+        if len(self.failed) < MAX_FAILED:
+            self.failed[item] = reason
+
+
+def drain(
+    connection: sa.Connection,
+    store_of: Callable[[str], Store],
+    clock: Callable[[], datetime],
+    *,
+    run_id: str | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> Drained:
+    """Take entries that are due, or those of one run, until there are none; commits as it goes."""
+    drained = Drained()
+    for name in _stores_with_work(connection, clock(), run_id):
+        try:
+            store = store_of(name)
+        except HousekeepingError as error:
+            drained.fail(name, error.one_line)
+            continue
+        while name not in drained.down and may_go_on():
+            entries = take(connection, name, now=clock(), run_id=run_id)
+            if not entries:
+                break
+            drained.add(name, FileRemoval(connection, store, clock, entries).execute())
+    return drained
+
+
+def _stores_with_work(connection: sa.Connection, now: datetime, run_id: str | None) -> list[str]:
+    due = sa.select(file_outbox.c.store).where(file_outbox.c.next_attempt_at <= now)
+    if run_id is not None:
+        due = due.where(file_outbox.c.run_id == run_id)
+    found = sorted(connection.scalars(due.distinct()))
+    connection.commit()
+    return found
+
+
+def count_due(connection: sa.Connection, now: datetime, *, limit: int | None = None) -> int:
+    """Entries that wait to be taken now; no more than `limit` are looked at."""
+    due = sa.select(file_outbox.c.id).where(file_outbox.c.next_attempt_at <= now).limit(limit).subquery()
+    return connection.scalar(sa.select(sa.func.count()).select_from(due)) or 0
+
+
+def stuck(connection: sa.Connection) -> list[tuple[str, str]]:
+    """Entries that failed again and again, as (`store/name`, why), the longest waiting first; up to 50."""
+    statement = sa.select(file_outbox.c.store, file_outbox.c.name, file_outbox.c.last_error).where(
+        file_outbox.c.attempts >= STUCK_ATTEMPTS, file_outbox.c.last_error.is_not(None)
+    )
+    statement = statement.order_by(file_outbox.c.queued_at, file_outbox.c.id).limit(MAX_FAILED)
+    return [(f"{row.store}/{row.name}", row.last_error) for row in connection.execute(statement)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -61,7 +62,23 @@ def check_cron(value: object) -> str:
     return text
 
 
+def _http_url(value: object) -> object:
+    text = str(value).strip().rstrip("/")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("accepted: an address such as https://PROJECT.supabase.co")
+    return text
+
+
+def _folder_name(value: object) -> object:
+    text = str(value).strip("/")
+    if not text or any(part in ("", ".", "..") for part in text.split("/")):
+        raise ValueError("accepted: the name of a folder in the bucket, such as trash")
+    return text
+
+
 PostgresUrl = Annotated[sa.URL, BeforeValidator(_postgres_url)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 Cron = Annotated[str, BeforeValidator(check_cron)]
 # Ages and periods beyond a century are typing errors, and overflow PostgreSQL's and Python's clocks.
 Days = Annotated[int, Field(ge=1, le=36500)]
@@ -103,6 +120,44 @@ class Settings(BaseModel):
         30, description="age at which delete_old_conversations takes a conversation"
     )
     unverified_user_retention_days: Days = Field(7, description="age at which cleanup_inactive_users takes an account")
+    direct_uploads_path: Path | None = Field(
+        None, description="the folder of direct uploads; unset: uploads under HOUSEKEEPING_HOME"
+    )
+    media_path: Path | None = Field(
+        None, description="the folder of detections' pictures and events' clips; unset: media under HOUSEKEEPING_HOME"
+    )
+    supabase_url: HttpUrl | None = Field(
+        None, description="the Supabase project; unset: the folder bucket under HOUSEKEEPING_HOME stands in"
+    )
+    supabase_key: str | None = Field(None, description="its service key, which may list, move and remove")
+    supabase_bucket: str = Field("documents", description="the bucket of the upload sessions' documents")
+    supabase_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="requests to it at the same time")
+    storage_trash_prefix: Annotated[str | None, BeforeValidator(_folder_name)] = Field(
+        None,
+        description="where in the bucket removed objects are kept, a request an object; unset: they are gone at once",
+    )
+    cleanup_interval_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        1, description="hours after which an unused upload session goes, and how often cleanup_files looks"
+    )
+    auto_cleanup_enabled: bool = Field(True, description="false stops scheduled runs of cleanup_files, not manual ones")
+    storage_cleanup_enabled: bool = Field(
+        True, description="false: cleanup_files touches neither files nor the rows that own files"
+    )
+    max_storage_size_mb: Annotated[int, Field(ge=1)] = Field(
+        1000, description="room in the bucket in MB (of 1024 * 1024 bytes): warned of at 80 %"
+    )
+    orphan_cleanup_enabled: bool = Field(True, description="false stops scheduled runs of orphan_cleanup")
+    orphan_cleanup_scan_interval_hours: Annotated[int, Field(ge=1, le=168)] = Field(
+        24, description="hours between scheduled runs of orphan_cleanup"
+    )
+    orphan_cleanup_age_threshold_hours: Annotated[int, Field(ge=1, le=720)] = Field(
+        24, description="age from which orphan_cleanup takes a file"
+    )
+    cleanup_orphan_documents_cron: Cron = Field("0 2 * * *", description="when cleanup_orphan_documents_job runs")
+    cleanup_orphan_objects_cron: Cron = Field("30 3 * * *", description="when cleanup_orphan_objects_job runs")
+    drain_file_outbox_interval_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
+        60, description="how often drain_file_outbox_sensor looks for files that are due to go"
+    )
     daily_housekeeping_cron: Cron = Field("0 2 * * *", description="when daily_housekeeping_job runs")
     weekly_cleanup_cron: Cron = Field("0 3 * * 0", description="when weekly_cleanup_job runs")
     generate_statistics_cron: Cron = Field("0 */6 * * *", description="when generate_statistics_job runs")
@@ -184,6 +239,8 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
             ("housekeeping_home", settings.housekeeping_home.expanduser()),
             ("housekeeping_config", settings.housekeeping_config.expanduser()),
             ("log_file", settings.log_file and settings.log_file.expanduser()),
+            ("direct_uploads_path", settings.direct_uploads_path and settings.direct_uploads_path.expanduser()),
+            ("media_path", settings.media_path and settings.media_path.expanduser()),
         )
     }
     settings = settings.model_copy(update=paths)
@@ -223,6 +280,8 @@ def _mask(name: str, value: object) -> str:
     """A value as it may be shown: the password in an address is not."""
     if value is None:
         return ""
+    if name.endswith("_key"):
+        return "***"
     if name.endswith("_url") and not isinstance(value, sa.URL):
         try:
             value = sa.make_url(str(value))

@@ -72,6 +72,11 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
         "cleanup_inactive_users_job": ["cleanup_inactive_users"],
         "generate_statistics_job": ["generate_statistics"],
         "verify_no_orphans_job": ["verify_no_orphans"],
+        "cleanup_orphan_documents_job": ["cleanup_orphan_documents"],
+        "orphan_cleanup_job": ["orphan_cleanup"],
+        "cleanup_orphan_objects_job": ["cleanup_orphan_objects"],
+        "cleanup_files_job": ["cleanup_files"],
+        "drain_file_outbox_job": ["drain_file_outbox"],
         "undo_job": ["undo"],
         "purge_trash_job": ["purge_trash"],
     }
@@ -80,6 +85,10 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
         "weekly_cleanup_schedule": ["0 3 * * 0", "UTC", "RUNNING", "weekly_cleanup_job"],
         "generate_statistics_schedule": ["0 */6 * * *", "UTC", "RUNNING", "generate_statistics_job"],
         "purge_trash_schedule": ["30 4 * * *", "UTC", "RUNNING", "purge_trash_job"],
+        "cleanup_orphan_documents_schedule": ["0 2 * * *", "UTC", "RUNNING", "cleanup_orphan_documents_job"],
+        "cleanup_orphan_objects_schedule": ["30 3 * * *", "UTC", "RUNNING", "cleanup_orphan_objects_job"],
+        "cleanup_files_schedule": ["0 * * * *", "UTC", "RUNNING", "cleanup_files_job"],
+        "orphan_cleanup_schedule": ["0 0 * * *", "UTC", "RUNNING", "orphan_cleanup_job"],
         "test_housekeeping_schedule": ["*/5 * * * *", "UTC", "STOPPED", "daily_housekeeping_job"],
     }
     assert found["assets"] == sorted(
@@ -90,6 +99,11 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
             "cleanup_inactive_users",
             "generate_statistics",
             "verify_no_orphans",
+            "cleanup_orphan_documents",
+            "orphan_cleanup",
+            "cleanup_orphan_objects",
+            "cleanup_files",
+            "drain_file_outbox",
             "undo",
             "purge_trash",
         )

@@ -32,6 +32,8 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, Retent
 from housekeeping_pipelines.application.tables import OPTIONAL_COLUMNS
 from housekeeping_pipelines.cli.app import app
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report
+from housekeeping_pipelines.orphans.cleanup import OrphanReport
+from housekeeping_pipelines.sessions.cleanup import SessionReport
 from housekeeping_pipelines.settings import Settings, check_cron
 from housekeeping_pipelines_tests.support import make_platform
 
@@ -431,7 +433,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     }
     assert list(rows) == [name.upper() for name in Settings.model_fields]
     for name, info in Settings.model_fields.items():
-        default = {"False": "false", "None": ""}.get(str(info.default), str(info.default))
+        default = {"False": "false", "True": "true", "None": ""}.get(str(info.default), str(info.default))
         assert f"| {f'`{default}`' if default else ''}" in rows[name.upper()], name
     example = (ROOT / ".env.example").read_text()
     assert [name for name in rows if name not in example] == []
@@ -439,7 +441,8 @@ def test_every_setting_is_described_with_its_default() -> None:
 
 def test_every_field_of_a_report_is_described() -> None:
     text = (ROOT / "docs/reports.md").read_text()
-    for name in (*Report.__dataclass_fields__, *SKIP_REASONS):
+    kinds = (Report, OrphanReport, SessionReport)
+    for name in (*(name for kind in kinds for name in kind.__dataclass_fields__), *SKIP_REASONS):
         assert f"`{name}`" in text, name
 
 
@@ -468,5 +471,6 @@ def test_every_schedule_is_described() -> None:
     from housekeeping_pipelines.definitions import defs
 
     readme = (ROOT / "README.md").read_text()
-    for schedule in defs.get_repository_def().schedule_defs:
-        assert f"| `{schedule.name}` |" in readme
+    repository = defs.get_repository_def()
+    for each in (*repository.schedule_defs, *repository.sensor_defs):
+        assert f"| `{each.name}` |" in readme

@@ -36,7 +36,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_carries_what_it_needs_and_no_tests(unpacked: Path) -> None:
     package = unpacked / "housekeeping_pipelines"
-    for name in ("py.typed", "dagster.yaml", "workspace.yaml", "migrations/versions/0001_trash_holds_statistics.py"):
+    for name in ("py.typed", "dagster.yaml", "workspace.yaml", "migrations/versions/0002_files.py"):
         assert (package / name).is_file(), name
     assert not (unpacked / "housekeeping_pipelines_tests").exists()
     (metadata,) = unpacked.glob("*.dist-info/METADATA")

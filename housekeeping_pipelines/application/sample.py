@@ -69,6 +69,7 @@ class SampleSize:
     workspaces: int
     conversations: int
     documents: int
+    parsed_files: int
     upload_sessions: int
     security_events: int
 
@@ -86,6 +87,7 @@ class SampleSize:
             workspaces=max(3, conversations // 100),
             conversations=conversations,
             documents=max(10, conversations // 4),
+            parsed_files=max(10, conversations // 10),
             upload_sessions=max(10, conversations // 20),
             security_events=max(10, conversations // 4),
         )
@@ -222,6 +224,12 @@ class _Platform:
             workspace = rng.randint(1, self._size.workspaces)
             path = f"custom-documents/{filename}"
             yield number, doc_id, filename, path, workspace, json.dumps(about), watched, _time(at)
+
+    def parsed_files(self) -> Iterator[_Row]:
+        rng = self._rng("parsed_files")
+        for number, at in enumerate(self._growing.spread(rng, self._size.parsed_files), 1):
+            name = f"{rng.choice(words.UPLOADS).replace('-', ' ').capitalize()} {_time(at):%d.%m.%Y} ({number})"
+            yield number, f"{name}.{rng.choice(words.UPLOAD_TYPES)}", rng.randint(1, self._size.workspaces), _time(at)
 
     def upload_sessions(self) -> Iterator[_Row]:
         rng = self._rng("upload_sessions")

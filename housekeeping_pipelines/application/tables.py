@@ -79,6 +79,15 @@ documents = sa.Table(
     _created_at(),
 )
 
+parsed_files = sa.Table(
+    "parsed_files",
+    metadata,
+    _id(),
+    sa.Column("filename", sa.Text, nullable=False, unique=True),
+    sa.Column("workspace_id", sa.ForeignKey("workspaces.id"), index=True),
+    _created_at(),
+)
+
 upload_sessions = sa.Table(
     "upload_sessions",
     metadata,
@@ -143,4 +152,26 @@ OPTIONAL_COLUMNS: dict[str, dict[str, str]] = {
         "pinned": "nothing is pinned",
     },
     "chat_messages": {"role": "not needed", "content": "not needed"},
+    "parsed_files": {"workspace_id": "not needed", "created_at": "not needed"},
+    "upload_sessions": {
+        "created_at": "not needed",
+        "is_active": "not needed",
+    },
+    "processed_documents": {
+        "filename": "not needed",
+        "file_type": "not needed",
+        "file_size": "not needed",
+        "retry_count": "not needed",
+        "excel_file_path": "no such outputs",
+        "pdf_file_path": "no such outputs",
+        "doc_file_path": "no such outputs",
+        "created_at": "a session's age is that of its last activity",
+    },
+    "security_events": {
+        "risk_level": "not needed",
+        "risk_score": "not needed",
+        "summary": "not needed",
+        "started_at": "not needed",
+    },
+    "detections": {"thumbnail_path": "there are no thumbnails", "detected_at": "not needed"},
 }

@@ -97,6 +97,7 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
     from housekeeping_pipelines.common.reporting import read_reports
     from housekeeping_pipelines.common.runs import create_runs_here, end_dead_runs
     from housekeeping_pipelines.definitions import defs
+    from housekeeping_pipelines.orphans.stores import Stores
     from housekeeping_pipelines.resources.database import Database
 
     database = Database(settings)
@@ -107,7 +108,12 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
             # The event log has the run; what Dagster would print of it is for its own developers.
             run_config={"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
-            resources={"database": database, "observer": bar, "io_manager": dg.mem_io_manager},
+            resources={
+                "database": database,
+                "stores": Stores(settings),
+                "observer": bar,
+                "io_manager": dg.mem_io_manager,
+            },
             raise_on_error=False,
         )
         database.close()
@@ -149,3 +155,12 @@ def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
         raise HousekeepingError(f"Dagster did not take the run: {last.strip()}")
     return run_id
+
+
+def say_queued(job: str, run_id: str, *, json_: bool) -> int:
+    """Tell that a run waits for the daemon; returns the exit code."""
+    if json_:
+        output.as_json({"run_id": run_id, "status": "queued"})
+    else:
+        output.say(f"{job} is queued as run {run_id}; the daemon (`housekeeping run-scheduler`) starts it")
+    return 0

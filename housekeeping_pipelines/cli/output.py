@@ -15,12 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from housekeeping_pipelines import logs
+from housekeeping_pipelines.common.units import in_units
 from housekeeping_pipelines.deletion.progress import LogObserver
 from housekeeping_pipelines.deletion.report import SKIP_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
+
+# Entries of a report's counts that are files of a store; the others are rows of a table.
+STORES = ("uploads", "media", "bucket")
 
 _MARK = {"succeeded": "[green]✓[/]", "skipped": "[yellow]·[/]"}
 _STYLE = {"succeeded": "green", "skipped": "yellow", "partial": "red", "refused": "red", "failed": "red"}
@@ -95,14 +99,25 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     first = document["table"]
     ordered = sorted(counts.items(), key=lambda entry: entry[0] != first)
-    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {name}") for name, count in ordered]
-    lines += [("[green]✓[/]", f"restored {count:>9,}  {name}") for name, count in document.get("restored", {}).items()]
+    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {_what(name)}") for name, count in ordered]
+    if size := document["deleted_bytes"] or document.get("would_delete_bytes"):
+        lines.append(("[dim]·[/]", f"{'would free' if document['dry_run'] else 'freed'} {in_units(size)}"))
+    lines += [
+        ("[green]✓[/]", f"restored {count:>9,}  {_what(name)}") for name, count in document.get("restored", {}).items()
+    ]
     stats = document.get("stats") or {}
     totals_first = sorted(stats.items(), key=lambda entry: entry[0].startswith("recent"))
     lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in totals_first]
     kept = [f"{count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if kept:
         lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))
+    if document["dry_run"]:
+        large = [
+            f"{each['item']} ({in_units(each['bytes'])})" for each in document.get("largest", [])[:3] if each["bytes"]
+        ]
+        lines += [("[dim]·[/]", f"among the largest: {', '.join(large)}")] if large else []
+    if missing := document.get("missing_count"):
+        lines.append(("[dim]·[/]", f"{missing:,} names that rows refer to have no file"))
     if document["stopped_reason"]:
         lines.append(("[yellow]·[/]", f"stopped by {document['stopped_reason']}; the next run goes on"))
     if not (counts or stats or document["message"] or document.get("restored") or document["failed_count"]):
@@ -112,6 +127,10 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("[red]✗[/]", f"and {document['failed_count'] - 10:,} more"))
     lines += [("[yellow]![/]", warning) for warning in document["warnings"]]
     return lines
+
+
+def _what(name: str) -> str:
+    return f"files of {name}" if name in STORES else name
 
 
 class ProgressBar(LogObserver):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -11,7 +13,7 @@ from housekeeping_pipelines.common.reporting import asset_key
 from housekeeping_pipelines.common.runs import MAX_RUNTIME_SECONDS, run_in_flight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from housekeeping_pipelines.settings import Settings
 
@@ -62,14 +64,17 @@ def schedule(
     *,
     name: str | None = None,
     running: bool = True,
+    run_config: dict[str, Any] | None = None,
+    off: str | None = None,
 ) -> dg.ScheduleDefinition:
-    """A schedule in TIME_ZONE that skips while a run of its job is still going on."""
+    """A schedule in TIME_ZONE that skips while a run of its job is still going on.
+
+    Args:
+        off: why it starts nothing although it ticks; None: it does.
+    """
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        going = run_in_flight(context.instance, job.name)
-        if going is not None:
-            return dg.SkipReason(f"run {going} of {job.name} is still going on")
-        return dg.RunRequest()
+        return _skip(context.instance, job, off) or dg.RunRequest(run_config=run_config)
 
     return dg.ScheduleDefinition(
         name=name or job.name.removesuffix("_job") + "_schedule",
@@ -80,3 +85,70 @@ def schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
         description=job.description,
     )
+
+
+def every_hours(
+    job: dg.JobDefinition,
+    hours: int,
+    settings: Settings,
+    *,
+    run_config: dict[str, Any] | None = None,
+    off: str | None = None,
+) -> dg.ScheduleDefinition | dg.SensorDefinition:
+    """A schedule at whole hours of the day; where no cron expression has such a period, a sensor over slots.
+
+    A slot begins every so many hours of the epoch; the sensor starts one run in it, and none for those that it missed.
+    """
+    if 24 % hours == 0:
+        cron = {1: "0 * * * *", 24: "0 0 * * *"}.get(hours, f"0 */{hours} * * *")
+        return schedule(job, cron, settings, run_config=run_config, off=off)
+    seconds = hours * 3600
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        slot = int(datetime.now(UTC).timestamp()) // seconds
+        following = datetime.fromtimestamp((slot + 1) * seconds, settings.time_zone)
+        if context.cursor is None or int(context.cursor) >= slot:
+            reason: dg.SkipReason | None = dg.SkipReason(f"the next run is due at {following:%Y-%m-%d %H:%M %Z}")
+        else:
+            reason = _skip(context.instance, job, off)
+        if reason is not None:
+            going = context.cursor is not None and int(context.cursor) < slot and off is None
+            return dg.SensorResult(skip_reason=reason, cursor=context.cursor if going else str(slot))
+        request = dg.RunRequest(run_key=f"{job.name} {slot}", run_config=run_config)
+        return dg.SensorResult(run_requests=[request], cursor=str(slot))
+
+    return sensor(
+        name=job.name.removesuffix("_job") + "_sensor",
+        job=job,
+        evaluation_fn=evaluate,
+        seconds=60,
+        description=f"{job.description} Every {hours} hours.",
+    )
+
+
+def sensor(
+    name: str,
+    job: dg.JobDefinition,
+    evaluation_fn: Callable[[dg.SensorEvaluationContext], Any],
+    *,
+    seconds: int,
+    description: str | None = None,
+) -> dg.SensorDefinition:
+    """A sensor that is on and looks every so many seconds."""
+    # Dagster warns of its own use of a parameter when it takes the sensor into the repository.
+    warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+    return dg.SensorDefinition(
+        name=name,
+        job=job,
+        evaluation_fn=evaluation_fn,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=description or job.description,
+    )
+
+
+def _skip(instance: dg.DagsterInstance, job: dg.JobDefinition, off: str | None) -> dg.SkipReason | None:
+    if off is not None:
+        return dg.SkipReason(off)
+    going = run_in_flight(instance, job.name)
+    return None if going is None else dg.SkipReason(f"run {going} of {job.name} is still going on")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
+from housekeeping_pipelines.common.units import in_units
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report, ended_by
 from housekeeping_pipelines.errors import HousekeepingError
 
@@ -76,10 +77,15 @@ def plotted(document: Mapping[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {"duration_seconds": document["duration_seconds"]}
     if document["table"]:
         numbers |= {"candidates": document["candidates"], f"deleted/{document['table']}": 0}
+    numbers |= {name: document[name] for name in _MEASURES if document.get(name)}
     for name in ("deleted", "restored", "stats"):
         numbers |= {f"{name}/{key}": value for key, value in (document.get(name) or {}).items()}
     kept = {f"kept/{reason}": count for reason, count in document["skipped"].items() if count}
     return numbers | kept | ({"failed": document["failed_count"]} if document["failed_count"] else {})
+
+
+# What a task on files has besides; a task on rows has none of it.
+_MEASURES = ("deleted_bytes", "missing_count", "storage_bytes", "quota_used")
 
 
 def failures(document: Mapping[str, Any]) -> str:
@@ -96,6 +102,12 @@ def summarize(document: Mapping[str, Any]) -> str:
     lines = [f"**{document['status']}**" + (f": {document['message']}" if document["message"] else ""), ""]
     own_first = sorted(counts.items(), key=lambda entry: entry[0] != document["table"])
     lines += [f"- {verb} **{count:,}** of `{name}`" for name, count in own_first]
+    if document["deleted_bytes"]:
+        lines.append(f"- freed **{in_units(document['deleted_bytes'])}**")
+    if document.get("would_delete_bytes"):
+        lines.append(f"- would free **{in_units(document['would_delete_bytes'])}**")
+    if document.get("missing_count"):
+        lines.append(f"- {document['missing_count']:,} names that rows refer to have no file")
     lines += [f"- restored **{count:,}** of `{name}`" for name, count in document.get("restored", {}).items()]
     lines += [f"- {name.replace('_', ' ')}: **{count:,}**" for name, count in (document.get("stats") or {}).items()]
     lines += [f"- kept {count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
@@ -110,6 +122,8 @@ def _tables(document: Mapping[str, Any]) -> dict[str, dg.TableMetadataValue]:
         "candidates": document["sample"],
         "failed": document["failed"],
         "conflicts": document.get("conflicts", []),
+        "largest": document.get("largest", []),
+        "missing": [{"item": name} for name in document.get("missing_files", [])],
     }
     return {name: _table(rows) for name, rows in tables.items() if rows}
 

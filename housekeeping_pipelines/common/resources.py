@@ -1,4 +1,4 @@
-"""The resources of every op: the platform's database, and who watches."""
+"""The resources of the ops: the platform's database, its stores, and who watches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.deletion.progress import LogObserver, Observer
+from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.resources.database import Database
 from housekeeping_pipelines.settings import load_settings
 
@@ -27,6 +28,22 @@ class DatabaseResource(dg.ConfigurableResource[Database]):
         database = Database(settings)
         yield database
         database.close()
+
+
+class ObjectStorageResource(dg.ConfigurableResource[Stores]):
+    """The folders of uploads and media, and the bucket: Supabase, or a folder where SUPABASE_URL is unset.
+
+    Addresses and keys are read in the process that uses them, so that the code location holds no secret.
+    """
+
+    variables: str = Field(
+        default="DIRECT_UPLOADS_PATH, MEDIA_PATH, SUPABASE_URL, SUPABASE_KEY, SUPABASE_BUCKET",
+        description="The environment variables that say where they are.",
+    )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Stores]:
+        yield Stores(load_settings())
 
 
 class ObserverResource(dg.ConfigurableResource[Observer]):

@@ -17,13 +17,16 @@ from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.guards import check_privileges
+from housekeeping_pipelines.deletion.outbox import stuck
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.migrations import HEAD, current_revision
+from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
 from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
 from housekeeping_pipelines.resources.database import make_engine, opened
 from housekeeping_pipelines.retention import policies
+from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +45,9 @@ _NEEDS = {
     "cleanup_orphaned_messages": ("chat_messages", "conversations"),
     "cleanup_inactive_users": ("users",),
     "generate_statistics": ("users", "conversations", "chat_messages"),
+    "cleanup_files": ("upload_sessions", "processed_documents"),
+    "cleanup_orphan_documents": ("parsed_files",),
+    "orphan_cleanup": ("detections", "security_events"),
 }
 
 
@@ -76,6 +82,7 @@ def check_all(settings: Settings) -> list[Check]:
     except HousekeepingError as error:
         checks.append(_failed("database", error))
     checks.append(_check_dagster_storage(settings))
+    checks += _check_stores(settings)
     return checks
 
 
@@ -107,6 +114,10 @@ def _check_platform(settings: Settings, config: HousekeepingConfig) -> Iterator[
         platform = Platform(catalog, config)
         yield from _check_tables(platform)
         yield from _check_tasks(platform, trashed=settings.trash_retention_days > 0)
+        yield from _check_orphan_tasks(settings, config, connection)
+        if current_revision(connection) == HEAD and (left := stuck(connection)):
+            text = f"{len(left):,} files could not be removed for long, such as {left[0][0]}: {left[0][1]}"
+            yield Check("outbox", "warning", text, "mend storage, and run `housekeeping run drain_file_outbox`")
 
 
 def _check_schema(connection: sa.Connection, settings: Settings) -> Iterator[Check]:
@@ -174,6 +185,7 @@ def _check_tasks(platform: Platform, *, trashed: bool) -> Iterator[Check]:
         "cleanup_orphaned_messages": partial(policies.orphaned_messages, platform, now),
         "cleanup_inactive_users": partial(policies.inactive_users, platform, now, older_than_days=7),
     }
+    made["cleanup_files"] = partial(expired_sessions, platform, now, Expiry())
     made |= {rule.task: partial(policies.declared_rule, platform, now, rule=rule) for rule in platform.config.retention}
     for task, make in made.items():
         try:
@@ -196,6 +208,35 @@ def _check_tasks(platform: Platform, *, trashed: bool) -> Iterator[Check]:
             yield Check(
                 f"task {task}", "warning" if warnings else "ok", f"takes {plan.describe()}", "; ".join(warnings) or None
             )
+
+
+def _check_orphan_tasks(settings: Settings, config: HousekeepingConfig, connection: sa.Connection) -> Iterator[Check]:
+    """Whether everything that refers to a store's files can be found."""
+    stores = Stores(settings)
+    tasks = {"cleanup_orphan_documents": UPLOADS, "orphan_cleanup": MEDIA, "cleanup_orphan_objects": BUCKET}
+    for task, name in tasks.items():
+        try:
+            sources = PlatformUses(name, config, stores.folder(name)).sources(connection)
+        except HousekeepingError as error:
+            yield Check(f"task {task}", "warning", f"disabled: {error.message}", error.hint)
+        else:
+            tables = ", ".join(dict.fromkeys(source.table.label for source in sources))
+            yield Check(f"task {task}", "ok", f"takes files of {name} that no row of {tables} names")
+
+
+def _check_stores(settings: Settings) -> Iterator[Check]:
+    stores = Stores(settings)
+    for name in (UPLOADS, MEDIA, BUCKET):
+        started = time.monotonic()
+        try:
+            storage = stores[name].storage
+            storage.check()
+        except HousekeepingError as error:
+            yield _failed(f"store {name}", error)
+            continue
+        kept = "" if stores[name].trash_prefix else "; what leaves it is gone for good"
+        latency = round((time.monotonic() - started) * 1000, 1)
+        yield Check(f"store {name}", "ok", f"{storage.label}{kept}", latency_ms=latency)
 
 
 def _check_dagster_storage(settings: Settings) -> Check:

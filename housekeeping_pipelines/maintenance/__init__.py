@@ -1,1 +1,1 @@
-"""The housekeeping of the housekeeping: undo and the trash's expiry."""
+"""The housekeeping of the housekeeping: undo, the trash's expiry, the outbox of files."""

@@ -7,17 +7,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
+from housekeeping_pipelines.deletion.file_trash import count_files, purge_files, restore_files
 from housekeeping_pipelines.deletion.locks import shared_lock
-from housekeeping_pipelines.deletion.report import FailedItem, Report
-from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge
+from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge, undo_lock
 from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
 from housekeeping_pipelines.errors import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import sqlalchemy as sa
 
+    from housekeeping_pipelines.deletion.files import Store
     from housekeeping_pipelines.deletion.run import Run
 
 
@@ -36,8 +38,17 @@ class UndoReport(Report):
     conflicts: tuple[Conflict, ...] = ()
 
 
-def undo(run: Run, connection: sa.Connection, run_id: str) -> Report:
-    """Bring a run's deletions back; `partial` when something had to stay in the trash.
+def undo(
+    run: Run,
+    connection: sa.Connection,
+    run_id: str,
+    store_of: Callable[[str], Store],
+    for_good: Callable[[str], Iterable[Mapping[str, int]]] = lambda _: (),
+) -> Report:
+    """Bring a run's rows and files back; `partial` when something had to stay in the trash.
+
+    Args:
+        for_good: what a run's tasks say that they deleted for good, so that it is not missed in silence.
 
     Raises:
         ConfigurationError: the trash has nothing of such a run.
@@ -49,6 +60,13 @@ def undo(run: Run, connection: sa.Connection, run_id: str) -> Report:
     connection.rollback()
     with shared_lock(connection, MIRRORS_LOCK):
         result = undo_run(connection, found)
+    with shared_lock(connection, undo_lock(found)):
+        restore_files(connection, found, store_of, result)
+    lost = [
+        f"{count:,} of {name} went for good and are not back"
+        for counts in for_good(found)
+        for name, count in counts.items()
+    ]
     return run.report(
         "partial" if result.conflict_count else "succeeded",
         kind=UndoReport,
@@ -57,18 +75,24 @@ def undo(run: Run, connection: sa.Connection, run_id: str) -> Report:
         conflicts=tuple(result.conflicts),
         failed=tuple(FailedItem(c.item, c.reason) for c in result.conflicts),
         failed_count=result.conflict_count,
-        warnings=(_STILL_DUE,) if result.restored else (),
+        warnings=(*lost, *((_STILL_DUE,) if result.restored else ())),
     )
 
 
 def purge_trash(
-    run: Run, connection: sa.Connection, *, retention_days: int, run_id: str | None, paused_by_setting: bool
+    run: Run,
+    connection: sa.Connection,
+    *,
+    store_of: Callable[[str], Store],
+    retention_days: int,
+    run_id: str | None,
+    paused_by_setting: bool,
 ) -> Report:
     """Remove for good what was deleted longer ago than `retention_days`, or the whole of one run."""
     before = run.started_at - timedelta(days=retention_days)
     guards.check_not_paused(connection, by_setting=paused_by_setting)
     found = find_run(connection, run_id) if run_id else None
-    due = count_expired(connection, before=before, run_id=found)
+    due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()
     if run.dry_run:
         return run.report("succeeded", candidates=sum(due.values()), would_delete=due)
@@ -80,10 +104,15 @@ def purge_trash(
             paused = guards.is_paused(connection)
             yield not paused
 
-    removed = purge(connection, before=before, run_id=found, may_go_on=may_go_on())
+    going_on = may_go_on()
+    removed = purge(connection, before=before, run_id=found, may_go_on=going_on)
+    files, size, failed = purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on)
     return run.report(
-        "succeeded",
+        "partial" if failed else "succeeded",
         candidates=sum(due.values()),
-        deleted=removed,
+        deleted=removed | files,
+        deleted_bytes=size,
+        failed=tuple(FailedItem(name, reason) for name, reason in list(failed.items())[:MAX_FAILED]),
+        failed_count=len(failed),
         stopped_reason="paused" if paused else None,
     )

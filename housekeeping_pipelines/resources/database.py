@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
 from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.migrations import ensure_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from housekeeping_pipelines.deletion.progress import Observer
+    from housekeeping_pipelines.deletion.run import Housekeeper
     from housekeeping_pipelines.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -109,6 +109,9 @@ class Database:
         Raises:
             HousekeepingError: it cannot be opened.
         """
+        # With it comes the whole engine, which importing the definitions is not to wait for.
+        from housekeeping_pipelines.deletion.run import Housekeeper
+
         given: dict[str, Any] = {} if observer is None else {"observer": observer}
         return Housekeeper(
             engine=self.engine,

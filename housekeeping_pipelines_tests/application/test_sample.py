@@ -119,7 +119,13 @@ def test_it_reports_the_rows_that_are_there(engine: sa.Engine) -> None:
     asked = vars(size)
     assert asked == {name: rows[name] for name in asked}
     assert size == SampleSize(
-        users=140, workspaces=7, conversations=700, documents=175, upload_sessions=35, security_events=175
+        users=140,
+        workspaces=7,
+        conversations=700,
+        documents=175,
+        parsed_files=70,
+        upload_sessions=35,
+        security_events=175,
     )
 
 
@@ -313,7 +319,7 @@ def test_every_instant_lies_in_the_18_months_before_now(platform: sa.Engine) -> 
         for column in table.columns:
             if isinstance(column.type, sa.TIMESTAMP):
                 spans[f"{table}.{column.name}"] = _one(platform, f"SELECT min({column}), max({column}) FROM {table}")
-    assert len(spans) == 12
+    assert len(spans) == 13
     assert {name for name, (_, last) in spans.items() if last > NOW} == set()
     assert {name for name, (first, _) in spans.items() if first < NOW - timedelta(days=549)} == set()
     for name in ("users.date_joined", "conversations.created_at", "documents.created_at", "detections.detected_at"):

@@ -290,7 +290,7 @@ def test_a_wrong_password_and_a_missing_permission(
 def test_scheduler_info_keeps_the_known_ids(installation: Installation) -> None:
     document = installation.json("scheduler-info", TIME_ZONE="Europe/Berlin")
     assert document["status"] == "stopped"
-    assert document["total_jobs"] == len(document["jobs"]) == 5
+    assert document["total_jobs"] == len(document["jobs"]) == 10
     assert [(job["id"], job["name"], job["trigger"]) for job in document["jobs"][:3]] == [
         ("daily_housekeeping", "Daily Housekeeping Tasks", "cron[hour='2', minute='0']"),
         ("weekly_cleanup", "Weekly Conversation Cleanup", "cron[day_of_week='sun', hour='3', minute='0']"),

@@ -45,7 +45,8 @@ if what == "delete":
         Limits(batch_size=40, allow_large_deletion=True),
     )
 else:
-    report = housekeeper.perform("undo", "undo", lambda run, connection: trash.undo(run, connection, "run"))
+    no_stores = {}.__getitem__
+    report = housekeeper.perform("undo", "undo", lambda run, connection: trash.undo(run, connection, "run", no_stores))
 print(report.status, flush=True)
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
@@ -17,22 +18,35 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.holds import Hold
     from housekeeping_pipelines.settings import Settings
 
+SUBJECTS = (
+    "row:TABLE/KEY (KEY,KEY for a key of two columns), user:KEY for a user and all that is theirs, session:KEY for an"
+    " upload session and its objects, file:uploads/NAME or file:media/NAME, object:NAME in the bucket"
+)
+
 app = typer.Typer(help="Exempt one subject from every policy until a date.", no_args_is_help=True)
 
 
 @app.command()
 def add(
-    subject: Annotated[str, typer.Argument(help="row:TABLE/KEY, or user:KEY for a user and all that is theirs.")],
+    subject: Annotated[str, typer.Argument(help=SUBJECTS)],
     until: Annotated[str, typer.Option(help="The last day, YYYY-MM-DD (UTC), or a moment in ISO 8601.")],
     reason: Annotated[str, typer.Option(help="Why, for those who wonder.")],
     json_: Json = False,
 ) -> None:
     """Hold a subject: no policy takes it, nor anything that it would go with."""
     settings = session.start()
-    from housekeeping_pipelines.deletion.holds import add_hold
+    from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
 
     moment = parse_until(until, datetime.now(UTC))
     with session.platform_connection(settings) as connection:
+        if named := _stored(settings, subject):
+            type_, store, name = named
+            hold = add_name_hold(
+                connection, type=type_, store=store, name=name, subject=subject, until=moment, reason=reason,
+                now=datetime.now(UTC),
+            )  # fmt: skip
+            _tell(hold, subject, json_=json_)
+            return
         type_, table, key = _resolve(settings, connection, subject)
         hold = add_hold(
             connection,
@@ -45,11 +59,8 @@ def add(
             now=datetime.now(UTC),
         )
         exists = _exists(connection, table, key)
-    if json_:
-        output.as_json(_as_dict(hold) | {"exists": exists})
-        return
-    output.say(f"{subject} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
-    if not exists:
+    _tell(hold, subject, json_=json_, exists=exists)
+    if not exists and not json_:
         output.say(f"[yellow]![/] there is no such row in {table.label} now; `housekeeping trash list` may have it.")
 
 
@@ -114,11 +125,13 @@ def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tup
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.catalog import Catalog
 
-    accepted = "accepted: row:TABLE/KEY (KEY,KEY for a key of two columns) or user:KEY"
+    accepted = f"accepted: {SUBJECTS}"
     platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
     type_, _, rest = subject.partition(":")
     if type_ == "user" and rest:
         table, text = platform.table("users").live, rest
+    elif type_ == "session" and rest:
+        table, text = platform.table("upload_sessions").live, rest
     elif type_ == "row" and "/" in rest:
         name, _, text = rest.partition("/")
         table = platform.any_table(name)
@@ -130,6 +143,37 @@ def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tup
     if not text or len(key) != len(table.key):
         raise ConfigurationError(f"the key of {table.label} is {', '.join(table.key)}", hint=accepted)
     return type_, table, key
+
+
+def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
+    """The type, the store and the name of a hold on a file or an object; None for a hold on a row.
+
+    Raises:
+        ConfigurationError: the file is in none of the folders.
+    """
+    from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
+
+    type_, _, name = subject.partition(":")
+    if type_ == "object" and name:
+        return type_, BUCKET, name.lstrip("/")
+    if type_ != "file" or not name:
+        return None
+    if Path(name).is_absolute():
+        for store in (UPLOADS, MEDIA):
+            folder = Stores(settings).folder(store)
+            if Path(name).is_relative_to(folder):
+                return type_, store, Path(name).relative_to(folder).as_posix()
+    store, _, rest = name.partition("/")
+    if store not in (UPLOADS, MEDIA) or not rest:
+        raise ConfigurationError(f"{name!r} is no file of uploads or media", hint=f"accepted: {SUBJECTS}")
+    return type_, store, rest
+
+
+def _tell(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:
+    if json_:
+        output.as_json(_as_dict(hold) | ({} if exists is None else {"exists": exists}))
+    else:
+        output.say(f"{output.escape(subject)} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
 
 
 def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bool:

@@ -41,8 +41,9 @@ def demo(
             hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
         )
     from housekeeping_pipelines.application.sample import create_sample, reset_sample
+    from housekeeping_pipelines.application.sample_files import create_sample_files
     from housekeeping_pipelines.application.tables import metadata
-    from housekeeping_pipelines.deletion.schema import holds
+    from housekeeping_pipelines.deletion.schema import file_outbox, holds, kept_files, trashed_files
     from housekeeping_pipelines.deletion.trash import purge
     from housekeeping_pipelines.resources.database import Database
 
@@ -53,14 +54,18 @@ def demo(
     with database.engine.connect() as connection:
         # What an earlier demo left in the trash, or held, belongs to a platform that is no more.
         purge(connection, before=now)
-        connection.execute(sa.delete(holds))
+        for table in (holds, file_outbox, trashed_files, kept_files):
+            connection.execute(sa.delete(table))
         connection.commit()
     rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
+    files = create_sample_files(database.engine, settings, seed=seed, now=now)
     made = time.monotonic() - started
     database.close()
     if not json_:
         output.say(f"[bold]A platform of sample data[/] [dim]seed {seed}, {made:.1f} s[/]\n")
         output.table(["table", "rows"], [(name, f"{rows[name]:,}") for name in metadata.tables if name in rows])
+        if files:
+            output.say("\nand files: " + ", ".join(f"{count:,} in {store}" for store, count in files.items()))
         output.say("\n[bold]daily_housekeeping_job[/], run through Dagster\n")
     from housekeeping_pipelines.definitions import CHAINS
 
@@ -73,6 +78,8 @@ def demo(
         output.say("\n[bold]What next?[/]")
         for command, what in (
             ("make dev", "the Dagster UI on this platform"),
+            (f"{output.command()} orphan-cleanup", "which media nothing refers to"),
+            (f"{output.command()} cleanup-files --stats", "what upload sessions left in storage"),
             (f"{output.command()} trash list", "what can still be brought back"),
             (f"{output.command()} undo {outcome.run_id[:8]}", "bring it all back"),
             (f"{output.command()} check", "every setting, every component"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from housekeeping_pipelines.cli import launch, output, session
+from housekeeping_pipelines.cli.output import STORES
 from housekeeping_pipelines.cli.session import DryRun, Json
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -141,35 +142,47 @@ def _finish(
     settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, queue: bool, json_: bool, summarize: bool = False
 ) -> int:
     if queue:
-        run_id = launch.queue(settings, job, ops)
-        if json_:
-            output.as_json({"run_id": run_id, "status": "queued"})
-        else:
-            output.say(f"{job} is queued as run {run_id}; the daemon (`housekeeping run-scheduler`) starts it")
-        return 0
+        return launch.say_queued(job, launch.queue(settings, job, ops), json_=json_)
     outcome = launch.run_here(settings, job, ops, names=not json_)
-    if json_:
-        single = next(iter(outcome.reports.values()), None) if len(ops) == 1 and not summarize else None
-        output.as_json(single if single is not None else summary(outcome))
-    else:
-        show(outcome, settings)
+    finish(settings, outcome, json_=json_, summarize=summarize)
     return outcome.exit_code
+
+
+def finish(settings: Settings, outcome: launch.Outcome, *, json_: bool, summarize: bool = False) -> None:
+    """Print what a run did: the report of its only task, or the summary of several."""
+    if not json_:
+        show(outcome, settings)
+        return
+    single = next(iter(outcome.reports.values()), None) if len(outcome.reports) == 1 and not summarize else None
+    output.as_json(single if single is not None else summary(outcome))
 
 
 def show(outcome: launch.Outcome, settings: Settings) -> None:
     """The reports of a run for people, and how to take it back."""
-    for report in outcome.reports.values():
+    reports = list(outcome.reports.values())
+    for report in reports:
         output.report(report)
-    rows = sum(sum(report["deleted"].values()) for report in outcome.reports.values() if _can_be_undone(report))
     output.say(f"\n[dim]run[/]  {outcome.run_id}")
-    if rows and settings.trash_retention_days:
+    back: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    for report in reports:
+        if report["task"] in ("purge_trash", "undo"):
+            continue
+        for name, count in report["deleted"].items():
+            for_good = report["for_good"].get(name, 0)
+            lost[name] = lost.get(name, 0) + for_good
+            back[name] = back.get(name, 0) + count - for_good
+    if any(back.values()):
         last = datetime.now(UTC) + timedelta(days=settings.trash_retention_days)
-        output.say(
-            f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   [dim]{rows:,} rows, until {last:%Y-%m-%d}[/]"
-        )
-    elif rows:
-        output.say(f"[yellow]![/] {rows:,} rows are gone for good: TRASH_RETENTION_DAYS is 0")
+        what = f"[dim]{_amounts(back)}, until {last:%Y-%m-%d}[/]"
+        output.say(f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   {what}")
+    if any(lost.values()):
+        why = "STORAGE_TRASH_PREFIX is not set" if settings.trash_retention_days else "TRASH_RETENTION_DAYS is 0"
+        output.say(f"[yellow]![/] {_amounts(lost)} are gone for good: {why}")
 
 
-def _can_be_undone(report: dict[str, Any]) -> bool:
-    return report["task"] not in ("purge_trash", "undo")
+def _amounts(counts: dict[str, int]) -> str:
+    """`17 rows and 5 files`."""
+    files = sum(count for name, count in counts.items() if name in STORES)
+    parts = [(sum(counts.values()) - files, "rows"), (files, "files")]
+    return " and ".join(f"{count:,} {what}" for count, what in parts if count)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.deletion.trash import TrashedRun
 
 app = typer.Typer(help="What can still be brought back.", no_args_is_help=True)
 
@@ -54,11 +57,8 @@ def list_(json_: Json = False) -> None:
     if not runs:
         output.say("The trash is empty.")
         return
-    rows = [
-        (r.run_id[:8], r.task, f"{r.deleted_at:%Y-%m-%d %H:%M}", f"{r.expires_at:%Y-%m-%d}", f"{r.rows:,}")
-        for r in runs
-    ]
-    output.table(["run", "task", "deleted (UTC)", "expires", "rows"], rows)
+    rows = [(r.run_id[:8], r.task, f"{r.deleted_at:%m-%d %H:%M}", f"{r.expires_at:%Y-%m-%d}", _amount(r)) for r in runs]
+    output.table(["run", "task", "deleted (UTC)", "expires", "in it"], rows)
     output.say("\n[dim]bring one back:[/] housekeeping undo RUN")
     if blocking:
         output.say(
@@ -66,6 +66,10 @@ def list_(json_: Json = False) -> None:
             " DROP EXTENSION refuse. To purge a run now:"
             """ housekeeping run purge_trash --config '{"run_id": "RUN"}'"""
         )
+
+
+def _amount(run: TrashedRun) -> str:
+    return " ".join(f"{count:,} {what}" for count, what in ((run.rows, "rows"), (run.files, "files")) if count)
 
 
 def pause(

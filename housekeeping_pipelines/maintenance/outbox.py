@@ -1,0 +1,89 @@
+"""Draining the outbox as a task with a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.deletion import guards
+from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
+from housekeeping_pipelines.deletion.report import SKIP_REASONS, FailedItem
+from housekeeping_pipelines.deletion.run import utc_now
+
+# A sensor's look: enough to know that there is work.
+LOOK_AT, LOOK_SECONDS = 10_000, 5
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.settings import Settings
+
+
+def drain_outbox(
+    run: Run,
+    connection: sa.Connection,
+    store_of: Callable[[str], Store],
+    clock: Callable[[], datetime],
+    *,
+    paused_by_setting: bool,
+) -> Report:
+    """Remove what waits in the outbox; a store that does not answer is a warning, one that refuses a failure."""
+    guards.check_not_paused(connection, by_setting=paused_by_setting)
+    due = count_due(connection, clock())
+    connection.commit()
+    if run.dry_run:
+        return run.report("succeeded", scanned=due, candidates=due, would_delete={"files": due} if due else {})
+    paused = False
+
+    def may_go_on() -> bool:
+        nonlocal paused
+        paused = guards.is_paused(connection)
+        connection.commit()
+        return not paused
+
+    drained = drain(connection, store_of, clock, may_go_on=may_go_on)
+    left = stuck(connection)
+    connection.commit()
+    return run.report(
+        "partial" if drained.failed_count else "succeeded",
+        stopped_reason="paused" if paused else None,
+        scanned=due,
+        candidates=due,
+        deleted=drained.gone,
+        deleted_bytes=drained.gone_bytes,
+        for_good={name: n for name, n in drained.gone.items() if store_of(name).trash_prefix is None},
+        skipped=dict.fromkeys(SKIP_REASONS, 0) | {"in_use": drained.in_use, "held": drained.held},
+        failed=tuple(FailedItem(item, reason) for item, reason in drained.failed.items()),
+        failed_count=drained.failed_count,
+        warnings=(
+            *(f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.down.items()),
+            *(f"{item} could not be removed for long: {reason}" for item, reason in left),
+        ),
+    )
+
+
+def look(settings: Settings) -> int:
+    """How many entries are due, at most LOOK_AT, in a database that is only read and may not keep us waiting.
+
+    Raises:
+        HousekeepingError: it does not answer, or has none of our schema yet.
+    """
+    # The drivers are first needed here: importing the definitions is to stay quick.
+    from housekeeping_pipelines.migrations import HEAD, current_revision
+    from housekeeping_pipelines.resources.addresses import platform_url
+    from housekeeping_pipelines.resources.database import make_engine, opened
+
+    engine = make_engine(platform_url(settings))
+    try:
+        with opened(engine), engine.connect() as connection:
+            connection.exec_driver_sql(f"SET statement_timeout = {LOOK_SECONDS * 1000}")
+            if current_revision(connection) != HEAD:
+                return 0
+            return count_due(connection, utc_now(), limit=LOOK_AT)
+    finally:
+        engine.dispose()

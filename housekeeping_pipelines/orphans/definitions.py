@@ -1,0 +1,121 @@
+"""Orphans in Dagster: one op, job and asset a store, with their schedules."""
+
+from datetime import timedelta
+from functools import partial
+
+import dagster as dg
+from pydantic import Field
+
+from housekeeping_pipelines.common.config import FileDeletionConfig
+from housekeeping_pipelines.common.jobs import Task
+from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.deletion.limits import Limits
+from housekeeping_pipelines.deletion.progress import Observer
+from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.orphans.search import Search
+from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
+from housekeeping_pipelines.resources.database import Database
+
+# What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).
+MEDIA_EXTENSIONS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "mp4", "webm", "mkv", "avi", "mov", "m4v")
+
+UPLOADS_FLOOR = timedelta(hours=1)
+
+DEFAULT_MAX_GIGABYTES = 10.0
+
+
+class CleanupOrphanDocuments(FileDeletionConfig):
+    pass
+
+
+class OrphanCleanupConfig(FileDeletionConfig):
+    # Each look reads every reference, which takes a second or so where there are millions.
+    batch_size: int = Field(
+        5000, ge=1, le=10_000, description="Files at a time, after one look at what refers to them."
+    )
+    min_age_hours: int | None = Field(
+        None, ge=1, le=720, description="Default: ORPHAN_CLEANUP_AGE_THRESHOLD_HOURS (24)."
+    )
+    dry_run: bool = Field(True, description="Select and report, and delete nothing; the schedule says false.")
+    max_gigabytes: float | None = Field(None, gt=0, description="Room that one run may free, in GB; default: 10.")
+    max_delete_gb: float | None = Field(None, gt=0, description="Another name of max_gigabytes.")
+    base_path: str | None = Field(None, description="A folder within MEDIA_PATH, to which the run is limited.")
+
+    def limits(self) -> Limits:
+        """
+        Raises:
+            ConfigurationError: the two names of the budget say different things.
+        """
+        given = {value for value in (self.max_gigabytes, self.max_delete_gb) if value is not None}
+        if len(given) > 1:
+            raise ConfigurationError(
+                f"max_gigabytes is {self.max_gigabytes} and max_delete_gb, its other name, is {self.max_delete_gb}",
+                hint="give one of them",
+            )
+        budget = self.model_copy(update={"max_gigabytes": given.pop() if given else DEFAULT_MAX_GIGABYTES})
+        return FileDeletionConfig.limits(budget)
+
+
+class CleanupOrphanObjects(FileDeletionConfig):
+    batch_size: int = Field(2000, ge=1, le=10_000, description="Objects at a time, after one look at them.")
+    min_age_hours: int = Field(24, ge=1, le=8760, description="Age from which an object is taken.")
+
+
+def _clean(
+    context: dg.OpExecutionContext, config: FileDeletionConfig, database: Database, stores: Stores, observer: Observer,
+    search: Search,
+) -> None:  # fmt: skip
+    # The driver is first needed here: importing the definitions is to stay quick.
+    from housekeeping_pipelines.orphans.cleanup import clean_store
+
+    def work(task: str, run_id: str) -> Report:
+        keeper = database.housekeeper(observer)
+        body = partial(clean_store, keeper=keeper, stores=stores, search=search, limits=config.limits())
+        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
+
+    do_task(context, work)
+
+
+@dg.op
+def cleanup_orphan_documents(
+    context: dg.OpExecutionContext,
+    config: CleanupOrphanDocuments,
+    database: dg.ResourceParam[Database],
+    stores: dg.ResourceParam[Stores],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Remove direct uploads that no parsed file names, after an hour."""
+    search = Search(UPLOADS, UPLOADS_FLOOR, recursive=False)
+    _clean(context, config, database, stores, observer, search)
+
+
+@dg.op
+def orphan_cleanup(
+    context: dg.OpExecutionContext,
+    config: OrphanCleanupConfig,
+    database: dg.ResourceParam[Database],
+    stores: dg.ResourceParam[Stores],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Remove pictures and clips that no detection and no event names, after ORPHAN_CLEANUP_AGE_THRESHOLD_HOURS."""
+    hours = config.min_age_hours or database.settings.orphan_cleanup_age_threshold_hours
+    search = Search(MEDIA, timedelta(hours=hours), pattern=MEDIA_EXTENSIONS, base_path=config.base_path)
+    _clean(context, config, database, stores, observer, search)
+
+
+@dg.op
+def cleanup_orphan_objects(
+    context: dg.OpExecutionContext,
+    config: CleanupOrphanObjects,
+    database: dg.ResourceParam[Database],
+    stores: dg.ResourceParam[Stores],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Remove objects of the bucket that no processed document names and that are in no session's folder."""
+    _clean(context, config, database, stores, observer, Search(BUCKET, timedelta(hours=config.min_age_hours)))
+
+
+ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments)
+ORPHAN_MEDIA = Task(orphan_cleanup, OrphanCleanupConfig)
+ORPHAN_OBJECTS = Task(cleanup_orphan_objects, CleanupOrphanObjects)

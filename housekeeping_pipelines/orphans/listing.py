@@ -1,0 +1,194 @@
+"""A store's listing in a temporary table of the database, streamed there as blocks of text by COPY."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from housekeeping_pipelines.resources.object_storage import ObjectStorage, StoredObject
+
+CHUNK = 10_000
+# A transaction that lasts as long as the listing of a slow bucket would keep vacuum from its work everywhere.
+CHUNKS_A_TRANSACTION = 25
+MAX_UNREADABLE_SHOWN = 5
+
+_ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = str.maketrans(_ESCAPED)
+
+
+@runtime_checkable
+class NamesInChunks(Protocol):
+    """A store that lists the names alone much faster than with sizes and times."""
+
+    def name_chunks(self, prefix: str, size: int) -> Iterator[list[bytes]]:
+        """Every name that begins so, at most `size` in a list."""
+
+
+@dataclass
+class Listed:
+    """What a listing held.
+
+    Attributes:
+        scanned: every file or object.
+        unreadable: those of them whose name is not valid UTF-8, which no row can hold, nor the temporary table.
+        shown: a few of the unreadable names, printable.
+    """
+
+    scanned: int = 0
+    unreadable: int = 0
+    shown: list[str] = field(default_factory=list)
+
+    def leave(self, name: bytes) -> None:
+        """Count a name that cannot be stored."""
+        self.unreadable += 1
+        if len(self.shown) < MAX_UNREADABLE_SHOWN:
+            self.shown.append(ascii(name.decode("utf-8", "surrogateescape")))
+
+
+def temporary_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    """A temporary table of files: `name`, `size`, `modified`, and more columns."""
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        # In this collation names are compared as bytes, which is also several times as fast.
+        sa.Column("name", sa.Text(collation="C")),
+        sa.Column("size", sa.BigInteger),
+        sa.Column("modified", TIMESTAMP(timezone=True)),
+        *columns,
+        prefixes=["TEMPORARY"],
+    )
+
+
+def create(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
+    """Make the temporary tables anew, in a transaction of their own."""
+    with connection.begin():
+        for table in tables:
+            # Only what is in pg_temp is ours to drop.
+            connection.exec_driver_sql(f'DROP TABLE IF EXISTS pg_temp."{table.name}"')
+            table.create(connection, checkfirst=False)
+
+
+def is_recognised(
+    name: sa.ColumnElement[str], prefix: str, extensions: Collection[str] | None, *, recursive: bool
+) -> sa.ColumnElement[bool]:
+    """Whether a file is of a kind that may go; it can be the expression of a generated column."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    if extensions is not None:
+        endings = sorted(extension.lower().removeprefix(".") for extension in extensions)
+        # The slash is for a name that has no dot.
+        conditions.append(sa.func.lower(sa.func.split_part(sa.literal("/").concat(name), ".", -1)).in_(endings))
+    if not recursive:
+        conditions.append(sa.func.strpos(sa.func.substr(name, len(prefix) + 1), "/") == 0)
+    return sa.and_(sa.true(), *conditions)
+
+
+def load_listing(
+    connection: sa.Connection,
+    storage: ObjectStorage,
+    prefix: str,
+    table: sa.Table,
+    on_scanned: Callable[[int], None] = lambda count: None,
+) -> Listed:
+    """Stream a store's listing into a temporary table; what can be had only by a call of its own stays null.
+
+    Args:
+        on_scanned: is told the count so far, every so often.
+    """
+    listed = Listed()
+    if isinstance(storage, NamesInChunks):
+        blocks = (_names_block(chunk, listed) for chunk in storage.name_chunks(prefix, CHUNK))
+        columns = ["name"]
+    else:
+        objects = storage.list(prefix)
+        # A page of a bucket is slow to come: it is not waited for until the chunk is full of them.
+        blocks = (objects_block(chunk, listed) for chunk in iter(lambda: list(itertools.islice(objects, CHUNK)), []))
+        columns = ["name", "size", "modified"]
+    while True:
+        count = 0
+        with copying(connection, table, columns) as write:
+            for block in itertools.islice(blocks, CHUNKS_A_TRANSACTION):
+                write(block)
+                on_scanned(listed.scanned)
+                count += 1
+        if count < CHUNKS_A_TRANSACTION:
+            return listed
+
+
+@contextmanager
+def copying(connection: sa.Connection, table: sa.Table, columns: Iterable[str]) -> Iterator[Callable[[bytes], None]]:
+    """A transaction in which blocks of COPY's text format are written to a table."""
+    quote = connection.dialect.identifier_preparer.quote
+    target = f"{quote(table.name)} ({', '.join(map(quote, columns))})"
+    statement = f"COPY pg_temp.{target} FROM STDIN (ENCODING 'UTF8')"
+    with (
+        connection.begin(),
+        driver_errors(connection, statement) as driver,
+        driver.cursor() as cursor,
+        cursor.copy(statement.encode()) as copy,
+    ):
+        yield copy.write
+
+
+@contextmanager
+def driver_errors(connection: sa.Connection, statement: str) -> Iterator[psycopg.Connection[Any]]:
+    """The driver's connection; what it raises is what SQLAlchemy would raise."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101
+    try:
+        yield driver
+    except psycopg.Error as error:
+        raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=driver.closed) from error
+
+
+def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None) -> bytes:
+    """Files as lines of COPY; those whose names cannot be stored are left out, and counted in `listed`."""
+    lines: list[str] = []
+    for found in objects:
+        if listed is not None:
+            listed.scanned += 1
+            if not _is_text(found.name):
+                listed.leave(found.name.encode("utf-8", "surrogatepass"))
+                continue
+        size = "\\N" if found.size is None else found.size
+        modified = "\\N" if found.modified is None else found.modified.isoformat()
+        # Hardly a name has anything to escape, which translate() takes its time to find out.
+        plain = found.name.isprintable() and "\\" not in found.name
+        lines.append(f"{found.name if plain else found.name.translate(_ESCAPES)}\t{size}\t{modified}\n")
+    return "".join(lines).encode()
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
+def _names_block(names: list[bytes], listed: Listed) -> bytes:
+    listed.scanned += len(names)
+    block = b"\n".join(names) + b"\n"
+    # Hardly a chunk has anything to escape: it is looked at as a whole, not name by name.
+    if block.count(b"\n") == len(names) and not any(mark.encode() in block for mark in _ESCAPED if mark != "\n"):
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return block
+    lines: list[str] = []
+    for name in names:
+        try:
+            lines.append(name.decode().translate(_ESCAPES) + "\n")
+        except UnicodeDecodeError:
+            listed.leave(name)
+    return "".join(lines).encode()

@@ -1,0 +1,202 @@
+"""What refers to files: columns of the platform's tables, and how a value of theirs becomes a file's name.
+
+A transform is an expression over the column's text, so that the files are compared where the rows are. Where a value
+may stand for several names, each of them is a key: a key too many keeps a file, a key too few would lose one. Keys are
+compared byte by byte: no case is folded, and no Unicode form is changed but by the slug.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, aggregate_order_by, array
+
+from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.orphans import slugs
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.deletion.catalog import Table
+    from housekeeping_pipelines.deletion.limits import Limits
+
+Value: TypeAlias = sa.ColumnElement[str]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The names that a value stands for, each an expression over it; one that is null or empty is no name."""
+
+    label: str
+    keys: Callable[[Value], Sequence[Value]]
+
+
+exact = Transform("exact", lambda value: [value])
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """A column whose values refer to files.
+
+    Attributes:
+        column: its real name.
+        json_path: where the column holds JSON, the keys that lead to the value; arrays on the way, and one at the end,
+            are gone through.
+    """
+
+    table: Table
+    column: str
+    json_path: tuple[str, ...] | None = None
+    transform: Transform = exact
+
+    @property
+    def label(self) -> str:
+        """The source as a person writes it: `detections.file_path`."""
+        return ".".join([self.table.label, self.column, *(self.json_path or ())])
+
+
+slugify = Transform("slugify", slugs.names_on_disk)
+
+# A path written on Windows has its last part after a backslash; on another system the whole of it is the name.
+basename = Transform(
+    "basename",
+    lambda value: [_last_part(sa.func.rtrim(value, "/"), "/"), sa.func.nullif(_last_part(value, "\\"), value)],
+)
+
+
+def join_to_root(root: Path) -> Transform:
+    """A path, absolute or relative to `root`, as the name under it; one that leads out of the root is no name.
+
+    `.`, `..` and `//` are resolved in the text. An absolute path may also go by the root's real path.
+    """
+    lexical = os.path.abspath(root)  # noqa: PTH100 - resolves '..' as the expressions do, without looking at links
+    aliases = list(dict.fromkeys([lexical, os.path.realpath(root)]))
+    return Transform(
+        "join_to_root",
+        lambda value: [_under(alias.rstrip("/"), value, first=alias == lexical) for alias in aliases],
+    )
+
+
+def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]:
+    """Every key of every source in the column `key`; a key may be null, and come more than once.
+
+    `value` is what it stands for, and `names` of how many different keys it is one: 1 and the key itself where a
+    transform has but one.
+
+    Raises:
+        ValueError: there is no source, and so nothing that says what is in use.
+    """
+    if not sources:
+        raise ValueError("no reference source")
+    return sa.union_all(*(_keys(source) for source in sources))
+
+
+def check_sources(connection: sa.Connection, sources: Sequence[ReferenceSource], store: str, limits: Limits) -> None:
+    """A table that was emptied, or paths that lead elsewhere, look exactly like files that nobody needs.
+
+    Args:
+        store: the label of a store that is not empty.
+
+    Raises:
+        Refused: a source's table is empty, or no value of any source names a file.
+    """
+    if limits.allow_empty_reference:
+        return
+    hint = "set allow_empty_reference: true if it is really meant to be so"
+    for table in {source.table.oid: source.table for source in sources}.values():
+        if connection.scalar(sa.select(sa.literal(True)).select_from(table.selectable).limit(1)) is None:
+            raise Refused(f"{table.label} is empty, so every file of {store} would be an orphan", hint=hint)
+    keys = reference_keys(sources).subquery()
+    if connection.scalar(sa.select(sa.literal(True)).where(keys.c.key.is_not(None)).limit(1)) is None:
+        labels = ", ".join(source.label for source in sources)
+        raise Refused(f"nothing in {labels} names a file of {store}, so every file would be an orphan", hint=hint)
+
+
+def referred_to(connection: sa.Connection, sources: Sequence[ReferenceSource], names: Sequence[str]) -> set[str]:
+    """Those of the names that a row refers to now, read in one statement of the connection's transaction."""
+    keys = reference_keys(sources).subquery()
+    wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
+    return set(connection.scalars(sa.select(keys.c.key).where(keys.c.key == sa.any_(wanted)).distinct()))
+
+
+def _keys(source: ReferenceSource) -> sa.Select[Any]:
+    """The column must be typed as text here: a name or a character type would compare by its own rules."""
+    stored: sa.ColumnElement[Any] = source.table.selectable.c[source.column]
+    texts = sa.select(sa.collate(sa.cast(stored, sa.Text), "C").label("value")).select_from(source.table.selectable)
+    if source.json_path is not None:
+        # Lax mode goes through arrays by itself, and finds nothing where a key is missing.
+        path = "lax $" + "".join(f".{json.dumps(key)}" for key in source.json_path) + "[*]"
+        document = sa.cast(sa.cast(stored, sa.Text), JSONB)
+        found = sa.func.jsonb_path_query(document, sa.cast(path, JSONPATH), type_=JSONB).table_valued(
+            sa.column("item", JSONB), name="found"
+        ).render_derived()  # fmt: skip
+        text = found.c.item.op("#>>", return_type=sa.Text())(sa.cast([], ARRAY(sa.Text)))
+        texts = sa.select(sa.collate(text, "C").label("value")).select_from(
+            source.table.selectable.join(found, sa.true())
+        )
+    value = texts.subquery().c.value
+    keys = [sa.func.nullif(key, "") for key in source.transform.keys(value)]
+    if len(keys) == 1:
+        return sa.select(keys[0].label("key"), keys[0].label("value"), sa.literal(1).label("names"))
+    each = sa.func.unnest(array(keys)).table_valued("name", name="each").render_derived()
+    names = sa.select(sa.func.count(each.c.name.distinct())).scalar_subquery()
+    return sa.select(sa.func.unnest(array(keys)).label("key"), value.label("value"), names.label("names"))
+
+
+def _last_part(value: Value, separator: str) -> Value:
+    return sa.func.split_part(value, separator, -1)
+
+
+def _under(root: str, value: Value, *, first: bool) -> Value:
+    """The name under `root` of a path that is absolute or relative to it; null if it is not under it.
+
+    Args:
+        first: also of a relative path that has nothing to resolve, which is the same under every alias of the root.
+    """
+    inside = root + "/"
+    rest = sa.func.substr(value, len(inside) + 1)
+    absolute = sa.func.starts_with(value, "/")
+    resolved = _resolved(sa.case((absolute, value), else_=sa.literal(inside).concat(value)))
+    # Most paths have nothing to resolve, which is seen in a fraction of the time that resolving takes.
+    return sa.case(
+        (_plain(value), value if first else sa.null()),
+        (sa.and_(sa.func.starts_with(value, inside), _plain(rest)), rest),
+        (sa.and_(absolute, _plain(sa.func.substr(value, 2))), sa.null()),
+        (sa.func.starts_with(resolved, inside), sa.func.substr(resolved, len(inside) + 1)),
+        else_=sa.null(),
+    )
+
+
+def _plain(path: Value) -> sa.ColumnElement[bool]:
+    """Whether a path is relative and has no part that is empty or begins with a dot."""
+    return sa.not_(sa.or_(*(path.like(sign) for sign in ("/%", ".%", "%//%", "%/.%", "%/"))))
+
+
+def _resolved(path: Value) -> Value:
+    """An absolute path without `.`, `..` and `//`.
+
+    A part stays if the path never again comes up above it: its depth is the parts before it less the `..`, of which
+    those at the root do nothing.
+    """
+    parts = sa.func.unnest(sa.func.string_to_array(path, "/")).table_valued(
+        sa.column("part", sa.Text), with_ordinality="place", name="parts"
+    ).render_derived()  # fmt: skip
+    step = sa.case((parts.c.part == "..", -1), else_=1)
+    heights = (
+        sa.select(parts.c.part, parts.c.place, sa.func.sum(step).over(order_by=parts.c.place).label("height"))
+        .where(parts.c.part.not_in(["", "."]))
+        .subquery()
+    )
+    lowest = sa.func.min(heights.c.height).over(order_by=heights.c.place)
+    depths = sa.select(
+        heights.c.part, heights.c.place, (heights.c.height - sa.func.least(0, lowest)).label("depth")
+    ).subquery()
+    later = sa.func.min(depths.c.depth).over(order_by=depths.c.place, rows=(1, None))
+    walk = sa.select(depths.c.part, depths.c.place, depths.c.depth, later.label("later")).subquery()
+    kept = sa.func.string_agg(walk.c.part, aggregate_order_by(sa.literal("/"), walk.c.place))
+    stays = sa.and_(walk.c.part != "..", sa.func.coalesce(walk.c.later >= walk.c.depth, sa.true()))
+    return sa.literal("/").concat(sa.select(kept).where(stays).scalar_subquery())

@@ -1,0 +1,1 @@
+"""Upload sessions that are over, and what they left in storage."""

@@ -1,0 +1,100 @@
+"""Sessions that are over leave the database; their files follow by way of the outbox, when storage answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion.outbox import drain
+from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.errors import HousekeepingError, Unavailable
+from housekeeping_pipelines.orphans.stores import BUCKET
+from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
+from housekeeping_pipelines.sessions.usage import quota_warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.deletion.outbox import Drained
+    from housekeeping_pipelines.deletion.run import Housekeeper, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionReport(Report):
+    """A report on sessions and their files.
+
+    Attributes:
+        storage_bytes, quota_used: what the bucket holds afterwards, and its share of MAX_STORAGE_SIZE_MB; null where
+            it is not known.
+    """
+
+    storage_bytes: int | None = None
+    quota_used: float | None = None
+
+
+def cleanup_files(
+    run: Run,
+    connection: sa.Connection,
+    *,
+    keeper: Housekeeper,
+    config: HousekeepingConfig,
+    store_of: Callable[[str], Store],
+    expiry: Expiry,
+    limits: Limits,
+    max_storage_bytes: int | None = None,
+) -> Report:
+    """Delete the sessions that are over, the oldest first, and then their files.
+
+    Storage that does not answer is a warning: the files wait in the outbox. Storage that refuses makes it `partial`.
+    """
+    report = keeper.delete_rows(
+        run, connection, lambda catalog, now: expired_sessions(Platform(catalog, config), now, expiry), limits
+    )
+    if run.dry_run:
+        return report
+    connection.rollback()
+    drained = drain(connection, store_of, keeper.clock, run_id=run.run_id) if expiry.with_files else None
+    if drained is not None:
+        report = _with_files(report, drained, store_of)
+    if expiry.with_files and max_storage_bytes is not None and expiry.session is None:
+        report = _with_quota(report, store_of, max_storage_bytes)
+    return replace(report, duration_seconds=run.monotonic() - run.started)
+
+
+def _with_files(report: Report, drained: Drained, store_of: Callable[[str], Store]) -> Report:
+    warnings = [f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.down.values()]
+    final = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
+    failed = (*report.failed, *(FailedItem(item, reason) for item, reason in drained.failed.items()))
+    failed_count = report.failed_count + drained.failed_count
+    status = "partial" if report.status == "succeeded" and drained.failed_count else report.status
+    return replace(
+        report,
+        status=status,
+        deleted=report.deleted | drained.gone,
+        deleted_bytes=drained.gone_bytes,
+        for_good=report.for_good | final,
+        failed=failed[:MAX_FAILED],
+        failed_count=failed_count,
+        warnings=(*report.warnings, *warnings),
+    )
+
+
+def _with_quota(report: Report, store_of: Callable[[str], Store], max_bytes: int) -> Report:
+    try:
+        usage = store_of(BUCKET).storage.usage()
+    except Unavailable:
+        # It has been said, or will be as soon as there is a file to remove.
+        return report
+    except HousekeepingError as error:
+        return replace(report, warnings=(*report.warnings, f"how full storage is is not known: {error.one_line}"))
+    warning = quota_warning(usage.bytes, max_bytes)
+    known = {one.name: getattr(report, one.name) for one in fields(report)}
+    if warning:
+        known["warnings"] = (*report.warnings, warning)
+    return SessionReport(**known, storage_bytes=usage.bytes, quota_used=round(usage.bytes / max_bytes, 4))

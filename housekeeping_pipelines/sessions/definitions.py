@@ -1,0 +1,69 @@
+"""Upload sessions in Dagster."""
+
+from functools import partial
+
+import dagster as dg
+from pydantic import Field
+
+from housekeeping_pipelines.common.config import DeletionConfig
+from housekeeping_pipelines.common.jobs import Task
+from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.deletion.progress import Observer
+from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.orphans.stores import Stores
+from housekeeping_pipelines.resources.database import Database
+
+
+class CleanupFiles(DeletionConfig):
+    hours: int | None = Field(
+        None,
+        ge=1,
+        le=8760,
+        description="Hours without activity after which a session goes; CLEANUP_INTERVAL_HOURS (1).",
+    )
+    session: str | None = Field(
+        None, min_length=1, description="Only this session, however young; never while it is in use."
+    )
+    # Uploads are done within minutes: at the end of an hour most sessions are over, and that is no accident.
+    max_fraction: float = Field(1.0, gt=0, le=1, description="Share of the sessions beyond which a run is refused.")
+    include_outputs: bool = Field(True, description="Remove what was made of the uploads too.")
+
+
+@dg.op
+def cleanup_files(
+    context: dg.OpExecutionContext,
+    config: CleanupFiles,
+    database: dg.ResourceParam[Database],
+    stores: dg.ResourceParam[Stores],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Delete upload sessions that nobody used for CLEANUP_INTERVAL_HOURS, with their documents and files."""
+    # The engine is first needed here: importing the definitions is to stay quick.
+    from housekeeping_pipelines.sessions import cleanup
+    from housekeeping_pipelines.sessions.policies import Expiry
+    from housekeeping_pipelines.sessions.usage import MEGABYTE
+
+    settings = database.settings
+
+    def work(task: str, run_id: str) -> Report:
+        keeper = database.housekeeper(observer)
+        body = partial(
+            cleanup.cleanup_files,
+            keeper=keeper,
+            config=database.config,
+            store_of=stores.__getitem__,
+            expiry=Expiry(
+                hours=config.hours or settings.cleanup_interval_hours,
+                session=config.session,
+                include_outputs=config.include_outputs,
+                with_files=settings.storage_cleanup_enabled,
+            ),
+            limits=config.limits(),
+            max_storage_bytes=settings.max_storage_size_mb * MEGABYTE,
+        )
+        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
+
+    do_task(context, work)
+
+
+CLEANUP_FILES = Task(cleanup_files, CleanupFiles)

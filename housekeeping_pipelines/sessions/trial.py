@@ -1,0 +1,128 @@
+"""A session of our own on the configured storage, to see the clean-up work without touching anybody's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.application.config import load_config
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.errors import ConfigurationError, Refused
+from housekeeping_pipelines.orphans.stores import BUCKET, Stores
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from housekeeping_pipelines.application.platform import MappedTable
+    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.settings import Settings
+
+SESSION = "test_cleanup_session_123"
+AGE = timedelta(days=2)
+
+# What a test document is called: by this name we know a session of this key for ours.
+_DOCUMENT = "housekeeping test document {}.txt"
+_DOCUMENTS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The test session on one platform and its bucket."""
+
+    connection: sa.Connection
+    sessions: MappedTable
+    documents: MappedTable
+    store: Store
+
+    @classmethod
+    def on(cls, connection: sa.Connection, settings: Settings) -> Trial:
+        """
+        Raises:
+            ConfigurationError: the platform has no tables of sessions, or the bucket's settings are wrong.
+        """
+        platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
+        tables = platform.table("upload_sessions"), platform.table("processed_documents")
+        return cls(connection, *tables, Stores(settings)[BUCKET])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The test objects."""
+        return tuple(f"{SESSION}/document {number}.txt" for number in range(1, _DOCUMENTS + 1))
+
+    def create(self, now: datetime) -> None:
+        """Make the session, unused for two days, with completed documents; what of it is there is made anew.
+
+        Raises:
+            Refused: there is a session of this key that is not ours.
+        """
+        self.check_is_ours()
+        self._delete_rows()
+        for name in self.names:
+            self.store.storage.upload(name, b"a document to try the clean-up with\n")
+        then = now - AGE
+        session = {"session_key": SESSION, "created_at": then, "is_active": True, "last_activity": then}
+        self._insert(self.sessions, session)
+        for number, name in enumerate(self.names, start=1):
+            self._insert(
+                self.documents,
+                {
+                    "session_key": SESSION,
+                    "filename": _DOCUMENT.format(number),
+                    "file_type": "txt",
+                    "file_size": 36,
+                    "processing_status": "completed",
+                    "retry_count": 0,
+                    "source_file_path": name,
+                    "created_at": then,
+                },
+            )
+
+    def check_is_ours(self) -> None:
+        """
+        Raises:
+            Refused: there is a session of this key with documents that are not the test's.
+        """
+        paths = sa.select(self.documents["source_file_path"]).where(self.documents["session_key"] == SESSION)
+        foreign = [path for path in self.connection.scalars(paths) if path not in self.names]
+        if foreign:
+            raise Refused(
+                f"session {SESSION} has documents that the test did not make",
+                hint="the test touches only its own session: rename this one, or remove it yourself",
+            )
+
+    def check_is_there(self) -> None:
+        """
+        Raises:
+            Refused: it is somebody else's.
+            ConfigurationError: there is none.
+        """
+        self.check_is_ours()
+        if not self._rows(self.sessions):
+            raise ConfigurationError(
+                f"there is no session {SESSION}", hint="make it: housekeeping test-cleanup --create-test-data"
+            )
+
+    def findings(self) -> list[tuple[str, bool]]:
+        """What should be so after a clean-up, and whether it is."""
+        found = self.store.storage.list(f"{SESSION}/")
+        return [
+            ("the session's row is gone", not self._rows(self.sessions)),
+            ("its documents' rows are gone", not self._rows(self.documents)),
+            (f"its files are gone from {self.store.storage.label}", next(found, None) is None),
+        ]
+
+    def _rows(self, table: MappedTable) -> int:
+        mine = sa.select(sa.func.count()).select_from(table.live.selectable).where(table["session_key"] == SESSION)
+        return self.connection.scalar(mine) or 0
+
+    def _delete_rows(self) -> None:
+        for table in (self.documents, self.sessions):
+            self.connection.execute(sa.delete(table.live.selectable).where(table["session_key"] == SESSION))
+
+    def _insert(self, table: MappedTable, values: dict[str, object]) -> None:
+        given = {theirs: value for name, value in values.items() if (theirs := table.names[name]) is not None}
+        self.connection.execute(sa.insert(table.live.selectable).values(given))

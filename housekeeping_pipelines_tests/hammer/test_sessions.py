@@ -1,0 +1,132 @@
+"""`kill -9` at any instant of a session clean-up, a drain or an undo: every file and every row are accounted for."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from housekeeping_pipelines_tests.deletion.support import column, rows, sql
+from housekeeping_pipelines_tests.hammer.test_kill import settled
+from housekeeping_pipelines_tests.stores import World
+from housekeeping_pipelines_tests.support import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+_WORK = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+import sqlalchemy as sa
+from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines_tests.stores import World
+from datetime import UTC, datetime
+
+what, url, home, run_id = sys.argv[1:]
+world = World(make_engine(sa.make_url(url)), Path(home), now=datetime.now(UTC) + timedelta(hours=1))
+print("ready", flush=True)
+if what == "delete":
+    report = world.end_sessions(run_id=run_id, batch_size=5)
+elif what == "drain":
+    report = world.drain()
+else:
+    report = world.undo(run_id)
+print(report.status, flush=True)
+"""
+
+TRASH = ".housekeeping-trash"
+
+
+def kill_at_random(what: str, world: World, run_id: str, chance: random.Random, longest: float | None) -> str:
+    """Start the work and kill it some time later, or let it end; says how it ended if it was quicker."""
+    address = world.engine.url.render_as_string(hide_password=False)
+    arguments = [sys.executable, "-c", _WORK, what, address, str(world.home), run_id]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    if longest is not None:
+        time.sleep(chance.uniform(0, longest))
+        process.send_signal(signal.SIGKILL)
+    with process.stdout:
+        rest = process.stdout.read().strip()
+    process.wait()
+    until(lambda: settled(world.engine), seconds=20)
+    return rest
+
+
+def check(world: World, names: set[str]) -> None:
+    """Each file is in one place, and something knows why it is there."""
+    root = world.home / "bucket"
+    stored = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    here = {path.as_posix() for path in stored if path.parts[0] != TRASH}
+    away = {"/".join(path.parts[2:]) for path in stored if path.parts[0] == TRASH}
+    assert here | away == names
+    assert not here & away
+    live = set(column(world.engine, "SELECT source_file_path FROM processed_documents"))
+    waiting = set(column(world.engine, "SELECT name FROM housekeeping.file_outbox"))
+    trashed = set(column(world.engine, "SELECT name FROM housekeeping.trashed_files"))
+    assert here <= live | waiting
+    assert away <= trashed | waiting
+    # The rows are in their tables or in the trash.
+    mirrors = column(world.engine, "SELECT mirror FROM housekeeping.trash_tables WHERE source_table LIKE 'processed%'")
+    gone = [
+        name
+        for mirror in mirrors
+        for (name,) in rows(world.engine, f'SELECT source_file_path FROM housekeeping."{mirror}"')
+    ]
+    assert sorted([*live, *gone]) == sorted(names)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_killed_session_cleanup_drain_and_undo_lose_nothing(
+    engine: sa.Engine, tmp_path: Path, seed: int, *, long: bool
+) -> None:
+    chance = random.Random(seed)
+    world = World(engine, tmp_path)
+    sessions, documents = (2_000, 5) if long else (120, 5)
+    names = {f"s{n}/d{m}.pdf" for n in range(sessions) for m in range(documents)}
+    for name in names:
+        world.put("bucket", name)
+    sql(
+        engine,
+        f"INSERT INTO upload_sessions SELECT 's' || n, now() - interval '9 days', true, now() - interval '9 days'"
+        f" FROM generate_series(0, {sessions - 1}) n",
+        "INSERT INTO processed_documents (session_key, filename, file_type, file_size, source_file_path, created_at)"
+        " SELECT session_key, 'f', 'pdf', 7, session_key || '/d' || m || '.pdf', now() - interval '9 days'"
+        f" FROM upload_sessions, generate_series(0, {documents - 1}) m",
+    )
+    kills, runs = 0, []
+    for number in range(100 if long else 4):
+        runs.append(f"run-{number}")
+        ended = kill_at_random("delete", world, runs[-1], chance, 0.7)
+        check(world, names)
+        kills += not ended
+    for _ in range(20 if long else 2):
+        # A lease of a worker that died is over after ten minutes.
+        sql(engine, "UPDATE housekeeping.file_outbox SET next_attempt_at = now()")
+        kills += not kill_at_random("drain", world, "", chance, 0.4)
+        check(world, names)
+    runs.append("last")
+    assert kill_at_random("delete", world, "last", chance, None) == "succeeded"
+    sql(engine, "UPDATE housekeeping.file_outbox SET next_attempt_at = now()")
+    assert kill_at_random("drain", world, "", chance, None) == "succeeded"
+    check(world, names)
+    assert (world.files("bucket"), column(engine, "SELECT 1 FROM upload_sessions")) == ([], [])
+    for run_id in reversed(runs):
+        kills += not kill_at_random("undo", world, run_id, chance, 0.4)
+        check(world, names)
+        ended = kill_at_random("undo", world, run_id, chance, None)
+        assert ended in ("succeeded", "failed")
+        check(world, names)
+    assert set(world.files("bucket")) == names
+    assert len(column(engine, "SELECT 1 FROM upload_sessions")) == sessions
+    assert column(engine, "SELECT 1 FROM housekeeping.file_outbox") == []
+    assert kills >= 3

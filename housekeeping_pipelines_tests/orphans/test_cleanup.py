@@ -1,0 +1,365 @@
+"""What nothing refers to goes, within its guards and budgets; what is in use, held, young or foreign stays."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
+from housekeeping_pipelines.deletion.pause import pause
+from housekeeping_pipelines.orphans.definitions import MEDIA_EXTENSIONS
+from housekeeping_pipelines_tests.conftest import NOW
+from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
+from housekeeping_pipelines_tests.storage_server import Fault, StorageServer
+from housekeeping_pipelines_tests.stores import DAY, HOUR, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+
+@pytest.fixture
+def world(engine: sa.Engine, tmp_path: Path) -> World:
+    world = World(engine, tmp_path)
+    sql(engine, f"INSERT INTO security_events (risk_level, risk_score, started_at) VALUES ('low', 1, '{NOW}')")
+    return world
+
+
+@pytest.fixture
+def far() -> Iterator[StorageServer]:
+    with StorageServer("documents") as far:
+        yield far
+
+
+@pytest.fixture
+def remote(engine: sa.Engine, tmp_path: Path, far: StorageServer) -> World:
+    """The bucket is a server's, whose clock is the real one; one session is live."""
+    environ = {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key}
+    world = World(engine, tmp_path, environ, now=datetime.now(UTC) + timedelta(minutes=1))
+    world.session("live", "live/a.pdf", idle=timedelta(0))
+    far.put(["live/a.pdf"], bucket="documents")
+    return world
+
+
+def refer(world: World, *paths: str) -> None:
+    for path in paths:
+        sql(
+            world.engine,
+            f"INSERT INTO detections (event_id, file_path, detected_at) VALUES (1, '{path}', '{NOW}')",
+        )
+
+
+def at_plan(act: Callable[[], None]) -> Watcher:
+    """An observer that acts between the search and the first removal."""
+
+    class Acting(Watcher):
+        def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+            super().planned(task, what, candidates, dry_run=dry_run)
+            act()
+
+    return Acting()
+
+
+def test_what_no_row_names_goes_and_comes_back(world: World) -> None:
+    refer(world, "gate/used.jpg", f"{world.home}/media/gate/absolute.jpg", "gate/./x/../with space.jpg")
+    sql(world.engine, "UPDATE security_events SET clip_path = 'clips/used.mp4'")
+    used = ["clips/used.mp4", "gate/absolute.jpg", "gate/used.jpg", "gate/with space.jpg"]
+    for name in [*used, "gate/orphan.JPG", "gate/notes.txt"]:
+        world.put("media", name)
+    world.put("media", "gate/young.jpg", age=HOUR)
+    dry = world.clean("media", dry_run=True, pattern=MEDIA_EXTENSIONS)
+    assert (dry.deleted_files, dry.deleted_bytes, dry.would_delete, dry.would_delete_bytes) == (0, 0, {"media": 1}, 7)
+    report = world.clean("media", pattern=MEDIA_EXTENSIONS)
+    assert (report.status, report.deleted, report.deleted_files, report.deleted_bytes) == (
+        "succeeded",
+        {"media": 1},
+        1,
+        7,
+    )
+    assert (report.scanned_files, report.orphaned_files, report.skipped_young) == (7, 1, 1)
+    assert report.skipped == dict.fromkeys(report.skipped, 0) | {"young": 1, "unrecognised": 1}
+    assert [found.item for found in report.largest] == ["media/gate/orphan.JPG"]
+    assert world.files("media") == sorted([*used, "gate/notes.txt", "gate/young.jpg"])
+    assert json.loads(json.dumps(report.to_dict()))["deleted_files"] == 1
+    assert world.undo().restored == {"media": 1}
+    assert (world.home / "media/gate/orphan.JPG").read_text() == "content"
+
+
+def test_uploads_are_known_by_their_raw_and_their_slugged_names(world: World) -> None:
+    for name in ("Annual Report (final).pdf", "plain.txt"):
+        sql(world.engine, f"INSERT INTO parsed_files (filename) VALUES ('{name}')")
+    for name in ("Annual-Report-(final).pdf", "Annual Report (final).pdf", "plain.txt", "annual-report.pdf"):
+        world.put("uploads", name)
+    sql(world.engine, "INSERT INTO parsed_files (filename) VALUES ('No Such File.pdf')")
+    report = world.clean("uploads", older_than=HOUR)
+    assert world.files("uploads") == ["Annual Report (final).pdf", "Annual-Report-(final).pdf", "plain.txt"]
+    assert (report.missing_count, report.missing_files) == (1, ("No Such File.pdf",))
+
+
+def test_a_failed_or_an_empty_reference_deletes_nothing(world: World) -> None:
+    world.put("media", "orphan.jpg")
+    refused = world.clean("media")
+    assert (refused.status, refused.deleted) == ("refused", {})
+    assert "detections is empty" in refused.message
+    refer(world, "other.jpg")
+    sql(world.engine, "ALTER TABLE detections RENAME thumbnail_path TO small")
+    # A column that the mapping does not declare as lacking may be one that moved.
+    sql(world.engine, "ALTER TABLE detections RENAME file_path TO path")
+    failed = world.clean("media", run_id="run-2")
+    assert (failed.status, failed.deleted) == ("failed", {})
+    assert world.files("media") == ["orphan.jpg"]
+
+
+@pytest.mark.parametrize("store", ["media", "bucket"])
+def test_what_is_referred_to_after_the_search_stays(world: World, store: str) -> None:
+    for number in range(4):
+        world.put(store, f"x/{number}.jpg")
+    if store == "media":
+        refer(world, "used.jpg")
+        world.observer = at_plan(lambda: refer(world, "x/2.jpg"))
+    else:
+        world.session("live", "live/a.pdf")
+        world.observer = at_plan(lambda: world.session("back", "x/2.jpg"))
+    report = world.clean(store)
+    assert (report.deleted, report.skipped["in_use"]) == ({store: 3}, 1)
+    assert world.files(store) == ["x/2.jpg"]
+
+
+def test_what_is_written_anew_after_the_search_stays(world: World) -> None:
+    refer(world, "used.jpg")
+    world.put("media", "a.jpg")
+    world.put("media", "b.jpg")
+    world.observer = at_plan(lambda: [world.put("media", "b.jpg", age=timedelta(0), content="new")].clear())
+    report = world.clean("media")
+    assert (report.deleted, report.skipped["in_use"]) == ({"media": 1}, 1)
+    assert (world.home / "media/b.jpg").read_text() == "new"
+
+
+def test_budgets_stop_before_and_take_the_oldest_first(world: World) -> None:
+    refer(world, "used.jpg")
+    for number in range(5):
+        world.put("media", f"{number}.jpg", age=(10 - number) * DAY, content="x" * 10)
+    dry = world.clean("media", max_bytes=25, dry_run=True)
+    assert (dry.would_delete, dry.stopped_reason, dry.skipped["budget"]) == ({"media": 2}, "max_gigabytes", 3)
+    assert [found.item for found in dry.sample] == ["media/0.jpg", "media/1.jpg"]
+    report = world.clean("media", max_bytes=25)
+    assert (report.deleted, report.deleted_bytes, report.skipped_size_limit) == ({"media": 2}, 20, 3)
+    assert world.clean("media", run_id="run-2", max_files=1).stopped_reason == "max_files"
+    assert world.files("media") == ["3.jpg", "4.jpg"]
+    assert world.clean("media", run_id="run-3", max_seconds=1e-9).stopped_reason == "max_seconds"
+
+
+def test_more_than_half_of_a_store_is_refused(world: World) -> None:
+    refer(world, *(f"{number}.jpg" for number in range(3)))
+    for number in range(10):
+        world.put("media", f"{number}.jpg")
+    refused = world.clean("media", guard_minimum=5)
+    assert (refused.status, len(world.files("media"))) == ("refused", 10)
+    assert "7 of 10 files" in refused.message
+    assert world.clean("media", guard_minimum=5, allow_large_deletion=True).deleted == {"media": 7}
+
+
+def test_a_pause_refuses_a_run_and_stops_one_on_its_way(world: World) -> None:
+    refer(world, "used.jpg")
+    for number in range(3):
+        world.put("media", f"{number}.jpg")
+
+    def stop() -> None:
+        with world.engine.begin() as connection:
+            pause(connection, reason="a test", now=NOW)
+
+    world.observer = at_plan(stop)
+    report = world.clean("media")
+    assert (report.status, report.stopped_reason, report.deleted) == ("succeeded", "paused", {})
+    assert world.clean("media").status == "refused"
+    assert len(world.files("media")) == 3
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_held_file_stays_also_if_it_is_held_only_now(world: World, late: bool) -> None:
+    refer(world, "used.jpg")
+    for name in ("held.jpg", "free.jpg"):
+        world.put("media", name)
+
+    def hold() -> None:
+        with world.engine.begin() as connection:
+            add_name_hold(
+                connection, type="file", store="media", name="held.jpg", subject="file:media/held.jpg",
+                until=NOW + DAY, reason="case", now=NOW,
+            )  # fmt: skip
+
+    if late:
+        world.observer = at_plan(hold)
+    else:
+        hold()
+    report = world.clean("media")
+    assert (report.deleted, report.skipped["held"]) == ({"media": 1}, 1)
+    assert world.files("media") == ["held.jpg"]
+
+
+def test_a_held_session_covers_its_folder_in_the_bucket(world: World) -> None:
+    world.session("live", "live/a.pdf")
+    world.session("held", "held/a.pdf")
+    with world.engine.begin() as connection:
+        table = Catalog(connection).find("upload_sessions")
+        assert table is not None
+        add_hold(
+            connection, type="session", table=table, key=("held",), subject="session:held", until=NOW + DAY,
+            reason="case", now=NOW,
+        )  # fmt: skip
+    sql(world.engine, "DELETE FROM processed_documents WHERE session_key = 'held'",
+        "DELETE FROM upload_sessions WHERE session_key = 'held'")  # fmt: skip
+    for name in ("held/a.pdf", "live/unnamed.pdf", "gone/a.pdf"):
+        world.put("bucket", name)
+    report = world.clean("bucket")
+    assert (report.deleted, report.skipped["held"], report.skipped["in_use"]) == ({"bucket": 1}, 1, 1)
+    assert world.files("bucket") == ["held/a.pdf", "live/unnamed.pdf"]
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc", "link"])
+def test_a_base_path_outside_of_the_store_is_refused(world: World, path: str) -> None:
+    world.put("media", "inside/a.jpg")
+    (world.home / "outside").mkdir()
+    (world.home / "media" / "link").symlink_to(world.home / "outside")
+    report = world.clean("media", base_path=path)
+    assert (report.status, report.error_type) == ("failed", "ConfigurationError")
+    assert "is not within" in report.message
+
+
+def test_a_base_path_limits_the_run(world: World) -> None:
+    refer(world, "used.jpg")
+    for name in ("inside/a.jpg", "inside2/b.jpg"):
+        world.put("media", name)
+    assert world.clean("media", base_path="inside").deleted == {"media": 1}
+    assert world.files("media") == ["inside2/b.jpg"]
+    absolute = str(world.home / "media" / "inside2")
+    assert world.clean("media", run_id="run-2", base_path=absolute).deleted == {"media": 1}
+
+
+def test_links_and_rows_lead_nowhere_outside(world: World) -> None:
+    outside = world.put("outside", "secret.jpg")
+    refer(world, "../outside/secret.jpg", "/etc/passwd")
+    sql(world.engine, "UPDATE security_events SET clip_path = 'used.mp4'")
+    world.put("media", "orphan.jpg")
+    (world.home / "media" / "etc").symlink_to("/etc")
+    (world.home / "media" / "file.jpg").symlink_to(outside)
+    report = world.clean("media")
+    assert (report.deleted, report.scanned) == ({"media": 1}, 1)
+    assert outside.exists()
+    assert (world.home / "media" / "file.jpg").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["new\nline.jpg", "tab\t.jpg", 'quote".jpg', "back\\slash.jpg", "é" * 125 + ".jpg"])
+def test_names_of_every_kind_go_and_come_back(world: World, name: str) -> None:
+    refer(world, "used.jpg")
+    world.put("media", name)
+    assert world.clean("media").deleted == {"media": 1}
+    assert world.files("media") == []
+    assert world.undo().restored == {"media": 1}
+    assert world.files("media") == [name]
+
+
+def test_progress_is_told_at_each_tenth(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    refer(world, "used.jpg")
+    for number in range(20):
+        world.put("media", f"{number}.jpg")
+    with caplog.at_level(logging.INFO, "housekeeping_pipelines.orphans.cleanup"):
+        world.clean("media", batch_size=1)
+    told = [record.getMessage() for record in caplog.records if "%" in record.getMessage()]
+    assert told == [f"orphans: {tenth} % of 20 files" for tenth in range(10, 110, 10)]
+
+
+def test_objects_that_nothing_names_are_gone_for_good_without_a_trash(remote: World, far: StorageServer) -> None:
+    far.put(["gone/Dir/a b.pdf", "gone/dir/A b.pdf", "Gone/x.pdf"], bucket="documents")
+    assert remote.clean("bucket").skipped["young"] == 3
+    report = remote.clean("bucket", older_than=timedelta(0))
+    assert (report.deleted, report.for_good) == ({"bucket": 3}, {"bucket": 3})
+    assert far.names("documents") == ["live/a.pdf"]
+
+
+@pytest.mark.parametrize("count", [1000, 1001, 2500])
+def test_a_page_of_the_listing_ends_anywhere(remote: World, far: StorageServer, count: int) -> None:
+    far.put([f"gone/{number:05}.pdf" for number in range(count - 1)], bucket="documents")
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True)
+    assert (report.scanned, report.deleted) == (count, {"bucket": count - 1})
+
+
+def test_ten_thousand_objects_take_two_requests_for_each_five_hundred(remote: World, far: StorageServer) -> None:
+    far.put([f"gone/{number:05}.pdf" for number in range(10_000)], bucket="documents")
+    far.requests.clear()
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True, batch_size=2000)
+    assert report.deleted == {"bucket": 10_000}
+    counts = far.counts()
+    assert counts["remove"] == 20
+    listing = 11
+    assert sum(counts.values()) <= 2 * 20 + listing + 1
+
+
+def test_a_key_without_permission_deletes_nothing_and_says_so(remote: World, far: StorageServer) -> None:
+    far.put(["gone/a.pdf"], bucket="documents")
+    remote.environ["SUPABASE_KEY"] = far.key_for("reader")
+    report = remote.clean("bucket", older_than=timedelta(0))
+    assert (report.status, report.deleted, report.failed_count) == ("partial", {}, 1)
+    assert far.names("documents") == ["gone/a.pdf", "live/a.pdf"]
+
+
+@pytest.mark.parametrize("wrong", ["bucket", "anon", "key"])
+def test_what_looks_like_an_empty_store_is_told_from_one(remote: World, far: StorageServer, wrong: str) -> None:
+    if wrong == "bucket":
+        remote.environ["SUPABASE_BUCKET"] = "another"
+    else:
+        remote.environ["SUPABASE_KEY"] = (
+            far.key_for("anon") if wrong == "anon" else far.key_for("service_role", secret="other")
+        )
+    report = remote.clean("bucket", older_than=timedelta(0))
+    assert (report.status, report.error_type) == ("failed", "ConfigurationError")
+    assert "SUPABASE_" in report.message
+
+
+def test_what_somebody_else_deletes_half_way_is_no_failure(remote: World, far: StorageServer) -> None:
+    far.put([f"gone/{number}.pdf" for number in range(10)], bucket="documents")
+
+    def delete_half() -> None:
+        for number in range(5):
+            del far.buckets["documents"][f"gone/{number}.pdf"]
+        far.changed()
+
+    remote.observer = at_plan(delete_half)
+    report = remote.clean("bucket", older_than=timedelta(0))
+    assert (report.status, report.deleted) == ("succeeded", {"bucket": 5})
+
+
+def test_one_that_storage_cannot_delete_is_named_and_the_rest_goes(remote: World, far: StorageServer) -> None:
+    far.put([f"gone/{number}.pdf" for number in range(6)], bucket="documents")
+    far.put(["gone/3.pdf"], bucket="documents", undeletable=True)
+    report = remote.clean("bucket", older_than=timedelta(0))
+    assert report.status == "partial"
+    assert report.failed_deletions == ("gone/3.pdf",)
+    assert far.names("documents") == ["gone/3.pdf", "live/a.pdf"]
+
+
+def test_storage_that_goes_down_on_the_way_leaves_the_rest_to_the_next_run(remote: World, far: StorageServer) -> None:
+    far.put([f"gone/{number}.pdf" for number in range(10)], bucket="documents")
+    remote.observer = at_plan(far.stop)
+    report = remote.clean("bucket", older_than=timedelta(0))
+    far.start()
+    assert (report.status, report.deleted, report.error_type) == ("failed", {}, "Unavailable")
+    sql(remote.engine, "DELETE FROM housekeeping.circuit_breakers")
+    remote.now += HOUR
+    drained = remote.drain()
+    assert (drained.status, drained.deleted) == ("succeeded", {"bucket": 10})
+    assert column(remote.engine, "SELECT name FROM housekeeping.file_outbox") == []
+    assert far.names("documents") == ["live/a.pdf"]
+
+
+def test_a_busy_server_is_asked_again(remote: World, far: StorageServer) -> None:
+    far.put(["gone/a.pdf"], bucket="documents")
+    far.faults.append(Fault("json", "remove", status=429, headers=(("Retry-After", "0"),)))
+    assert remote.clean("bucket", older_than=timedelta(0)).deleted == {"bucket": 1}

@@ -179,6 +179,11 @@ def find_orphans(
     listed_table = _listing_table(prefix, pattern, recursive=recursive)
     listing.create(connection, [listed_table, _unmatched, _orphans])
     listed = listing.load_listing(connection, storage, prefix, listed_table, on_scanned)
+    if isinstance(storage, listing.NamesInChunks) and storage.inner_links:
+        raise Refused(
+            f"{storage.label} has links within itself, such as {storage.inner_links[0]}: a row may name a file by one",
+            hint="replace them by what they lead to",
+        )
     findings = Findings()
     if listed.scanned:
         with _snapshot(connection):

@@ -27,7 +27,12 @@ _ESCAPES = str.maketrans(_ESCAPED)
 
 @runtime_checkable
 class NamesInChunks(Protocol):
-    """A store that lists the names alone much faster than with sizes and times."""
+    """A store that lists the names alone much faster than with sizes and times.
+
+    `inner_links` are links that the listing passed by and that lead to something in the store itself.
+    """
+
+    inner_links: list[str]
 
     def name_chunks(self, prefix: str, size: int) -> Iterator[list[bytes]]:
         """Every name that begins so, at most `size` in a list."""

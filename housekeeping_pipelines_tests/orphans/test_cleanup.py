@@ -256,6 +256,21 @@ def test_links_and_rows_lead_nowhere_outside(world: World) -> None:
     assert (world.home / "media" / "file.jpg").is_symlink()
 
 
+@pytest.mark.parametrize("leads_to", ["2026", "2026/a.jpg"])
+def test_a_link_within_the_store_refuses_the_run(world: World, leads_to: str) -> None:
+    """A row may name a file by way of the link, and its own name would be nobody's."""
+    world.put("media", "2026/a.jpg")
+    refer(world, "current/a.jpg" if leads_to == "2026" else "current")
+    link = world.home / "media" / "current"
+    link.symlink_to(leads_to)
+    report = world.clean("media")
+    assert (report.status, report.deleted) == ("refused", {})
+    assert "has links within itself, such as current" in report.message
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert world.clean("media", run_id="run-2").deleted == {"media": 1}
+
+
 @pytest.mark.parametrize("name", ["new\nline.jpg", "tab\t.jpg", 'quote".jpg', "back\\slash.jpg", "é" * 125 + ".jpg"])
 def test_names_of_every_kind_go_and_come_back(world: World, name: str) -> None:
     refer(world, "used.jpg")

@@ -47,8 +47,18 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 _SWEPT_AWAY = 10
 
 
+# Enough to be told of.
+MAX_INNER_LINKS = 10
+
+
 class LocalFolder:
-    """The regular files below a folder."""
+    """The regular files below a folder.
+
+    Attributes:
+        inner_links: symbolic links that the last listing passed by and that lead to something in the folder itself.
+    """
+
+    inner_links: builtins.list[str]
 
     def __init__(self, root: Path, *, variable: str | None = None) -> None:
         """
@@ -59,6 +69,7 @@ class LocalFolder:
         self._given = root
         self._root = root.resolve()
         self._variable = variable
+        self.inner_links = []
 
     @property
     def label(self) -> str:
@@ -313,6 +324,7 @@ class LocalFolder:
             return
         levels: builtins.list[_Level] = []
         try:
+            self.inner_links = []
             with _explained(self.label):
                 levels.append(_Level(self._open_root(_READ), ""))
             for part in folder.split("/") if slash else ():
@@ -325,6 +337,7 @@ class LocalFolder:
                 level = levels[-1]
                 outermost = len(levels) == 1
                 yield level.name, level.files(beginning if outermost else "", hidden if outermost else "")
+                self._note_links(level)
                 if level.next_folder is None:
                     levels.pop().close()
                 elif (below := _enter(level, level.next_folder, keep=True)) is not None:
@@ -333,14 +346,23 @@ class LocalFolder:
             for level in levels:
                 level.close()
 
+    def _note_links(self, level: _Level) -> None:
+        for name in level.links:
+            leads_to = (self._root / level.name / name).resolve()
+            inside = leads_to.is_relative_to(self._root) and leads_to.exists()
+            if inside and len(self.inner_links) < MAX_INNER_LINKS:
+                self.inner_links.append(f"{level.name}{name}")
+        level.links.clear()
+
 
 class _Level:
-    """One open folder of a scan."""
+    """One open folder of a scan; `links` are the symbolic links that were passed by."""
 
     def __init__(self, folder: int, name: str) -> None:
         self.folder = folder
         self.name = name
         self.next_folder: str | None = None
+        self.links: builtins.list[str] = []
         try:
             self._entries = os.scandir(folder)
         except BaseException:
@@ -363,6 +385,8 @@ class _Level:
                 elif entry.is_dir(follow_symlinks=False) and entry.name != hidden:
                     self.next_folder = entry.name
                     return
+                elif entry.is_symlink():
+                    self.links.append(entry.name)
 
 
 def _enter(level: _Level, part: str, *, keep: bool = False) -> _Level | None:

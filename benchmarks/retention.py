@@ -13,14 +13,14 @@ machine disturbs less.
 
 Last measured, with no option, on a shared virtual machine:
 
-    2026-11-22, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
+    2026-11-23, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
     median of 3 rounds
                                 seconds        spread  / Django  / loop    CPU  memory  longest  writing
-    Django's QuerySet.delete()     4.77    3.64..5.43      1.00    1.66   3.79   68 MB   3.07 s   3.07 s
-    bare psycopg loop              2.88    2.78..3.02      0.60    1.00   2.54    1 MB   0.29 s   0.29 s
-    this engine, trash off         3.40    3.39..4.29      0.71    1.18   3.30    4 MB   0.47 s   0.13 s
+    Django's QuerySet.delete()     4.45    3.47..4.70      1.00    1.55   4.23   68 MB   2.80 s   2.80 s
+    bare psycopg loop              2.87    2.28..3.16      0.65    1.00   2.56    1 MB   0.25 s   0.25 s
+    this engine, trash off         2.69    2.46..3.49      0.60    0.94   2.60    6 MB   0.46 s   0.46 s
       to reach                                             0.55    1.15          60 MB      2 s
-    this engine, trash on          6.01    5.71..7.06      1.26    2.09   5.03    5 MB   0.40 s   0.24 s
+    this engine, trash on          6.08    5.29..6.22      1.37    2.12   5.59    5 MB   0.53 s   0.53 s
       to reach                                              1.3                  60 MB      2 s
 """
 

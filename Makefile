@@ -27,6 +27,8 @@ check: $(VENV)/dev  ## ruff and mypy
 bench: $(VENV)/dev  ## side-by-side measurements
 	"$(BIN)/python" benchmarks/import_time.py
 	"$(BIN)/python" benchmarks/retention.py
+	"$(BIN)/python" benchmarks/orphans.py
+	"$(BIN)/python" benchmarks/removal.py
 
 install: $(VENV)/installed
 	@"$(BIN)/housekeeping" init > /dev/null

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import psycopg
@@ -20,6 +21,7 @@ CHUNK = 10_000
 # A transaction that lasts as long as the listing of a slow bucket would keep vacuum from its work everywhere.
 CHUNKS_A_TRANSACTION = 25
 MAX_UNREADABLE_SHOWN = 5
+OBJECT_COLUMNS = ["size", "modified", "name"]
 
 _ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPES = str.maketrans(_ESCAPED)
@@ -34,7 +36,7 @@ class NamesInChunks(Protocol):
 
     inner_links: list[str]
 
-    def name_chunks(self, prefix: str, size: int) -> Iterator[list[bytes]]:
+    def name_chunks(self, prefix: str, size: int) -> Iterator[list[str]]:
         """Every name that begins so, at most `size` in a list."""
 
 
@@ -44,19 +46,21 @@ class Listed:
 
     Attributes:
         scanned: every file or object.
+        recognised: those of them that are of a kind that may go.
         unreadable: those of them whose name is not valid UTF-8, which no row can hold, nor the temporary table.
         shown: a few of the unreadable names, printable.
     """
 
     scanned: int = 0
+    recognised: int = 0
     unreadable: int = 0
     shown: list[str] = field(default_factory=list)
 
-    def leave(self, name: bytes) -> None:
+    def leave(self, name: str) -> None:
         """Count a name that cannot be stored."""
         self.unreadable += 1
         if len(self.shown) < MAX_UNREADABLE_SHOWN:
-            self.shown.append(ascii(name.decode("utf-8", "surrogateescape")))
+            self.shown.append(ascii(name))
 
 
 def temporary_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -82,18 +86,49 @@ def create(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
             table.create(connection, checkfirst=False)
 
 
-def is_recognised(
-    name: sa.ColumnElement[str], prefix: str, extensions: Collection[str] | None, *, recursive: bool
-) -> sa.ColumnElement[bool]:
-    """Whether a file is of a kind that may go; it can be the expression of a generated column."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    if extensions is not None:
-        endings = sorted(extension.lower().removeprefix(".") for extension in extensions)
-        # The slash is for a name that has no dot.
-        conditions.append(sa.func.lower(sa.func.split_part(sa.literal("/").concat(name), ".", -1)).in_(endings))
-    if not recursive:
-        conditions.append(sa.func.strpos(sa.func.substr(name, len(prefix) + 1), "/") == 0)
-    return sa.and_(sa.true(), *conditions)
+@dataclass(frozen=True)
+class Kind:
+    """Which of the listed files may go, by their names; the server and this process find the same.
+
+    Attributes:
+        prefix: how all the names begin.
+        extensions: the extensions of files that may go, in any case of ASCII; None: all.
+        recursive: False leaves what is in folders below the prefix.
+    """
+
+    prefix: str
+    extensions: Collection[str] | None
+    recursive: bool
+
+    @cached_property
+    def _endings(self) -> list[str] | None:
+        if self.extensions is None:
+            return None
+        return sorted({extension.lower().removeprefix(".") for extension in self.extensions})
+
+    def holds(self, name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        """Whether a name, in the collation C, is of this kind."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if self._endings is not None:
+            # The slash is for a name that has no dot.
+            ending = sa.func.lower(sa.func.split_part(sa.literal("/").concat(name), ".", -1))
+            conditions.append(ending.in_(self._endings))
+        if not self.recursive:
+            conditions.append(sa.func.strpos(sa.func.substr(name, len(self.prefix) + 1), "/") == 0)
+        return sa.and_(sa.true(), *conditions)
+
+    def count(self, block: bytes) -> int:
+        """How many lines of a block of COPY, which end with the names, are of this kind."""
+        if not self.recursive:
+            start = len(self.prefix.translate(_ESCAPES).encode())
+            lines = (line for line in block.split(b"\n") if line)
+            block = b"".join(line + b"\n" for line in lines if b"/" not in line.rpartition(b"\t")[2][start:])
+        if self._endings is None:
+            return block.count(b"\n")
+        block = block.lower()
+        # An extension begins after the last dot, and so has none.
+        endings = (f".{ending.translate(_ESCAPES)}\n".encode() for ending in self._endings if "." not in ending)
+        return sum(map(block.count, endings))
 
 
 def load_listing(
@@ -101,6 +136,7 @@ def load_listing(
     storage: ObjectStorage,
     prefix: str,
     table: sa.Table,
+    kind: Kind,
     on_scanned: Callable[[int], None] = lambda count: None,
 ) -> Listed:
     """Stream a store's listing into a temporary table; what can be had only by a call of its own stays null.
@@ -116,12 +152,13 @@ def load_listing(
         objects = storage.list(prefix)
         # A page of a bucket is slow to come: it is not waited for until the chunk is full of them.
         blocks = (objects_block(chunk, listed) for chunk in iter(lambda: list(itertools.islice(objects, CHUNK)), []))
-        columns = ["name", "size", "modified"]
+        columns = OBJECT_COLUMNS
     while True:
         count = 0
         with copying(connection, table, columns) as write:
             for block in itertools.islice(blocks, CHUNKS_A_TRANSACTION):
                 write(block)
+                listed.recognised += kind.count(block)
                 on_scanned(listed.scanned)
                 count += 1
         if count < CHUNKS_A_TRANSACTION:
@@ -155,19 +192,22 @@ def driver_errors(connection: sa.Connection, statement: str) -> Iterator[psycopg
 
 
 def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None) -> bytes:
-    """Files as lines of COPY; those whose names cannot be stored are left out, and counted in `listed`."""
+    """Files as lines of COPY for `OBJECT_COLUMNS`.
+
+    Those whose names cannot be stored are left out, and counted in `listed`.
+    """
     lines: list[str] = []
     for found in objects:
         if listed is not None:
             listed.scanned += 1
             if not _is_text(found.name):
-                listed.leave(found.name.encode("utf-8", "surrogatepass"))
+                listed.leave(found.name)
                 continue
         size = "\\N" if found.size is None else found.size
         modified = "\\N" if found.modified is None else found.modified.isoformat()
         # Hardly a name has anything to escape, which translate() takes its time to find out.
         plain = found.name.isprintable() and "\\" not in found.name
-        lines.append(f"{found.name if plain else found.name.translate(_ESCAPES)}\t{size}\t{modified}\n")
+        lines.append(f"{size}\t{modified}\t{found.name if plain else found.name.translate(_ESCAPES)}\n")
     return "".join(lines).encode()
 
 
@@ -179,21 +219,17 @@ def _is_text(name: str) -> bool:
     return "\0" not in name
 
 
-def _names_block(names: list[bytes], listed: Listed) -> bytes:
+def _names_block(names: list[str], listed: Listed) -> bytes:
     listed.scanned += len(names)
-    block = b"\n".join(names) + b"\n"
+    text = "\n".join(names) + "\n"
     # Hardly a chunk has anything to escape: it is looked at as a whole, not name by name.
-    if block.count(b"\n") == len(names) and not any(mark.encode() in block for mark in _ESCAPED if mark != "\n"):
-        try:
-            block.decode()
-        except UnicodeDecodeError:
-            pass
-        else:
-            return block
-    lines: list[str] = []
+    if text.count("\n") == len(names) and not any(mark in text for mark in _ESCAPED if mark != "\n"):
+        with suppress(UnicodeEncodeError):
+            return text.encode()
+    lines: list[bytes] = []
     for name in names:
         try:
-            lines.append(name.decode().translate(_ESCAPES) + "\n")
-        except UnicodeDecodeError:
+            lines.append(f"{name.translate(_ESCAPES)}\n".encode())
+        except UnicodeEncodeError:
             listed.leave(name)
-    return "".join(lines).encode()
+    return b"".join(lines)

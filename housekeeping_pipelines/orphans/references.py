@@ -84,8 +84,8 @@ def join_to_root(root: Path) -> Transform:
 def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]:
     """Every key of every source in the column `key`; a key may be null, and come more than once.
 
-    `value` is what it stands for, and `names` of how many different keys it is one: 1 and the key itself where a
-    transform has but one.
+    `value` is what it stands for, and `names` of how many different keys it is one: null and 1 where a transform has
+    but one, and the value is not told from the key.
 
     Raises:
         ValueError: there is no source, and so nothing that says what is in use.
@@ -139,12 +139,17 @@ def _keys(source: ReferenceSource) -> sa.Select[Any]:
             source.table.selectable.join(found, sa.true())
         )
     value = texts.subquery().c.value
+    # Also null is not; to resolve nothing would take long.
+    given = value != ""
     keys = [sa.func.nullif(key, "") for key in source.transform.keys(value)]
     if len(keys) == 1:
-        return sa.select(keys[0].label("key"), keys[0].label("value"), sa.literal(1).label("names"))
+        # A second time, it would be evaluated a second time.
+        return sa.select(
+            keys[0].label("key"), sa.cast(sa.null(), sa.Text).label("value"), sa.literal(1).label("names")
+        ).where(given)
     each = sa.func.unnest(array(keys)).table_valued("name", name="each").render_derived()
     names = sa.select(sa.func.count(each.c.name.distinct())).scalar_subquery()
-    return sa.select(sa.func.unnest(array(keys)).label("key"), value.label("value"), names.label("names"))
+    return sa.select(sa.func.unnest(array(keys)).label("key"), value.label("value"), names.label("names")).where(given)
 
 
 def _last_part(value: Value, separator: str) -> Value:
@@ -173,7 +178,8 @@ def _under(root: str, value: Value, *, first: bool) -> Value:
 
 def _plain(path: Value) -> sa.ColumnElement[bool]:
     """Whether a path is relative and has no part that is empty or begins with a dot."""
-    return sa.not_(sa.or_(*(path.like(sign) for sign in ("/%", ".%", "%//%", "%/.%", "%/"))))
+    between = sa.literal("/").concat(path).concat("/")
+    return sa.and_(between.not_like("%//%"), between.not_like("%/.%"))
 
 
 def _resolved(path: Value) -> Value:

@@ -8,6 +8,7 @@ one of `_KEPT`, or goes; white space, `-` and `–` become one `-` between words
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -229,7 +230,8 @@ def _replaced(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     letters = sa.func.unnest(sa.func.string_to_array(composed, sa.null())).table_valued(
         sa.column("letter", sa.Text), with_ordinality="place", name="letters"
     ).render_derived()  # fmt: skip
-    table = sa.literal(_BECOMES, JSONB)
+    # As text: a statement that is streamed by the driver itself takes no dict.
+    table = sa.cast(sa.literal(json.dumps(_BECOMES)), JSONB)
     text = sa.func.coalesce(table.op("->>", return_type=sa.Text())(letters.c.letter), letters.c.letter)
     joined = sa.select(sa.func.string_agg(text, aggregate_order_by(sa.literal(""), letters.c.place))).scalar_subquery()
     # Most names have nothing to replace.

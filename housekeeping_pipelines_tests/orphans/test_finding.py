@@ -49,7 +49,7 @@ class Interrupted(LocalFolder):
         super().__init__(root)
         self.first, self.last = first, last
 
-    def name_chunks(self, prefix: str = "", size: int = 1) -> Iterator[list[bytes]]:
+    def name_chunks(self, prefix: str = "", size: int = 1) -> Iterator[list[str]]:
         for number, chunk in enumerate(super().name_chunks(prefix, 1)):
             yield chunk
             if number == 0 and self.first is not None:

@@ -51,7 +51,9 @@ def fill(root: Path, *names: str) -> LocalFolder:
 def listed(folder: LocalFolder, prefix: str = "") -> list[str]:
     found = sorted(found.name for found in folder.list(prefix))
     assert found == sorted(found.name for found in folder.list(prefix, details=False))
-    assert found == sorted(os.fsdecode(name) for chunk in folder.name_chunks(prefix, 3) for name in chunk)
+    chunks = list(folder.name_chunks(prefix, 3))
+    assert all(len(chunk) <= 3 for chunk in chunks)
+    assert found == sorted(name for chunk in chunks for name in chunk)
     return found
 
 

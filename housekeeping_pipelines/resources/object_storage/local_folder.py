@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import builtins
 import errno
+import itertools
 import os
 import secrets
 import stat
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.object_storage import (
@@ -46,16 +47,19 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 # How often a target's folder may be swept away as empty while something is being moved into it.
 _SWEPT_AWAY = 10
 
-
 # Enough to be told of.
 MAX_INNER_LINKS = 10
+
+# Entries of a folder that are read at once.
+_ENTRIES = 1000
 
 
 class LocalFolder:
     """The regular files below a folder.
 
     Attributes:
-        inner_links: symbolic links that the last listing passed by and that lead to something in the folder itself.
+        inner_links: symbolic links that the last `name_chunks` passed by and that lead to something in the folder
+            itself, or to a folder around it.
     """
 
     inner_links: builtins.list[str]
@@ -95,35 +99,40 @@ class LocalFolder:
             ConfigurationError: the root is not there.
             StorageRefused: a folder may not be read; what was listed until then is not everything.
         """
-        for folder, entries in self._scan(prefix):
+        for level, names in self._scan(prefix):
             if not details:
-                yield from (StoredObject(folder + entry.name, None, None) for entry in entries)
+                yield from (StoredObject(level.name + name, None, None) for name in names)
                 continue
-            for entry in entries:
-                name = folder + entry.name
+            for name in names:
                 try:
-                    found = _stored(name, entry.stat(follow_symlinks=False))
+                    status = os.stat(name, dir_fd=level.folder, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    raise _explain(error, f"cannot look at {_shown(name)}") from error
-                yield found
+                    raise _explain(error, f"cannot look at {_shown(level.name + name)}") from error
+                yield _stored(level.name + name, status)
 
-    def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[bytes]]:
-        """The names alone, as the file system has them, at most `size` in a list: what `list` yields, but fast.
+    def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[str]]:
+        """The names alone, at most `size` in a list: what `list` yields, but fast.
+
+        At the end, `inner_links` are those of the whole folder, since one elsewhere may lead to what begins so.
 
         Raises:
             ConfigurationError, StorageRefused: as `list`.
         """
-        chunk: builtins.list[bytes] = []
-        for folder, entries in self._scan(prefix):
-            for entry in entries:
-                chunk.append((folder + entry.name).encode("utf-8", "surrogateescape"))
-                if len(chunk) == size:
-                    yield chunk
-                    chunk = []
+        self.inner_links = []
+        chunk: builtins.list[str] = []
+        for level, names in self._scan(prefix):
+            self._note_links(level)
+            folder = level.name
+            chunk += [folder + name for name in names]
+            while len(chunk) >= size:
+                yield chunk[:size]
+                del chunk[:size]
         if chunk:
             yield chunk
+        for level, _ in self._scan("") if prefix else ():
+            self._note_links(level)
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
         """The present state of those that are there, in the order of `names`."""
@@ -253,14 +262,15 @@ class LocalFolder:
 
     @staticmethod
     def _status(descent: _Descent, name: str) -> os.stat_result | None:
-        if not _is_name(name):
-            return None
         try:
             status = os.stat(name.rpartition("/")[2], dir_fd=descent.parent(name), follow_symlinks=False)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
             raise
+        except ValueError:
+            # A zero byte, or what is no text in the file system's encoding: no file has such a name.
+            return None
         return status if stat.S_ISREG(status.st_mode) else None
 
     def _unlink(self, descent: _Descent, name: str) -> bool:
@@ -315,8 +325,8 @@ class LocalFolder:
                 with suppress(OSError):
                     os.rmdir(folder.rpartition("/")[2], dir_fd=descent.parent(folder))
 
-    def _scan(self, prefix: str) -> Iterator[tuple[str, Iterator[os.DirEntry[str]]]]:
-        """`(folder, its files)` pairs; a folder is `a/b/` or empty, and may come more than once."""
+    def _scan(self, prefix: str) -> Iterator[tuple[_Level, builtins.list[str]]]:
+        """Every folder with the names of some of its files, and again until those were all."""
         folder, slash, beginning = prefix.rpartition("/")
         if slash and not _is_name(folder):
             with _explained(self.label):
@@ -324,7 +334,6 @@ class LocalFolder:
             return
         levels: builtins.list[_Level] = []
         try:
-            self.inner_links = []
             with _explained(self.label):
                 levels.append(_Level(self._open_root(_READ), ""))
             for part in folder.split("/") if slash else ():
@@ -332,16 +341,16 @@ class LocalFolder:
                 if level is None:
                     return
                 levels.append(level)
-            hidden = "" if prefix else TRASH_FOLDER
+            levels[0].limit(beginning, "" if prefix else TRASH_FOLDER)
             while levels:
                 level = levels[-1]
-                outermost = len(levels) == 1
-                yield level.name, level.files(beginning if outermost else "", hidden if outermost else "")
-                self._note_links(level)
-                if level.next_folder is None:
+                if level.folders:
+                    if (below := _enter(level, level.folders.pop(), keep=True)) is not None:
+                        levels.append(below)
+                elif level.ended:
                     levels.pop().close()
-                elif (below := _enter(level, level.next_folder, keep=True)) is not None:
-                    levels.append(below)
+                else:
+                    yield level, level.files()
         finally:
             for level in levels:
                 level.close()
@@ -349,44 +358,64 @@ class LocalFolder:
     def _note_links(self, level: _Level) -> None:
         for name in level.links:
             leads_to = (self._root / level.name / name).resolve()
-            inside = leads_to.is_relative_to(self._root) and leads_to.exists()
-            if inside and len(self.inner_links) < MAX_INNER_LINKS:
+            # From a folder that the root is in, a path leads back into it.
+            related = leads_to.is_relative_to(self._root) or self._root.is_relative_to(leads_to)
+            if related and leads_to.exists() and len(self.inner_links) < MAX_INNER_LINKS:
                 self.inner_links.append(f"{level.name}{name}")
-        level.links.clear()
 
 
 class _Level:
-    """One open folder of a scan; `links` are the symbolic links that were passed by."""
+    """One open folder of a scan.
+
+    Attributes:
+        folders: those met below it that were not entered yet.
+        links: the symbolic links among what was read last.
+        ended: everything in it was read.
+    """
 
     def __init__(self, folder: int, name: str) -> None:
         self.folder = folder
         self.name = name
-        self.next_folder: str | None = None
+        self.folders: builtins.list[str] = []
         self.links: builtins.list[str] = []
+        self.ended = False
+        self._hidden = ""
+        self._others = 0
         try:
-            self._entries = os.scandir(folder)
+            self._scan = os.scandir(folder)
         except BaseException:
             os.close(folder)
             raise
+        self._entries: Iterator[os.DirEntry[str]] = self._scan
+
+    def limit(self, beginning: str, hidden: str) -> None:
+        """Pass over what begins otherwise, and one folder."""
+        self._hidden = hidden
+        if beginning:
+            self._entries = (entry for entry in self._scan if entry.name.startswith(beginning))
 
     def close(self) -> None:
-        self._entries.close()
+        self._scan.close()
         os.close(self.folder)
 
-    def files(self, beginning: str, hidden: str) -> Iterator[os.DirEntry[str]]:
-        """The files up to the next folder, which is in `next_folder` then; None at the end."""
-        self.next_folder = None
+    def files(self) -> builtins.list[str]:
+        """The names of the files among the next entries."""
+        self.links, self._others = [], 0
         with _explained(f"cannot list the folder {_shown(self.name)}"):
-            for entry in self._entries:
-                if beginning and not entry.name.startswith(beginning):
-                    continue
-                if entry.is_file(follow_symlinks=False):
-                    yield entry
-                elif entry.is_dir(follow_symlinks=False) and entry.name != hidden:
-                    self.next_folder = entry.name
-                    return
-                elif entry.is_symlink():
-                    self.links.append(entry.name)
+            entries = itertools.islice(self._entries, _ENTRIES)
+            # An entry that is let go of at once makes room for the next: this is most of the time that a listing takes.
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) or self._is_other(entry)]
+        self.ended = len(names) + self._others < _ENTRIES
+        return names
+
+    def _is_other(self, entry: os.DirEntry[str]) -> Literal[False]:
+        self._others += 1
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != self._hidden:
+                self.folders.append(entry.name)
+        elif entry.is_symlink():
+            self.links.append(entry.name)
+        return False
 
 
 def _enter(level: _Level, part: str, *, keep: bool = False) -> _Level | None:
@@ -429,11 +458,13 @@ class _Descent:
 
     def parent(self, name: str) -> int:
         """The folder that a name is in; raises OSError with `_NOT_THERE` numbers if there is none."""
-        folder = name.rpartition("/")[0]
-        if not folder:
+        folder, slash, _ = name.rpartition("/")
+        if not slash:
             return self._root
         if folder != self._folder:
             self.forget()
+            if not _is_name(folder):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self._opened = self._go(folder.split("/"), None)
             self._folder = folder
         return self._opened

@@ -1,6 +1,7 @@
 """The files of the sample: what its rows name, some that nothing names, and some that are missing.
 
-They are written only into the folders that stand in where nothing is configured, and only those are emptied.
+They are written only into the folders that stand in where nothing is configured. Each begins with a line that says
+what it is: by that line a later demo knows what it may replace, and leaves whatever else is there.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -19,12 +22,13 @@ from housekeeping_pipelines.application.tables import (
     processed_documents,
     security_events,
 )
+from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.orphans.slugs import slug
+from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
 
     from housekeeping_pipelines.settings import Settings
 
@@ -32,29 +36,67 @@ if TYPE_CHECKING:
 _MISSING, _ORPHANS = 0.02, 0.12
 _OTHER_KINDS = ("notes.txt", "calibration.csv")
 
+MARKER = b"made by housekeeping demo\n"
 
-def create_sample_files(engine: sa.Engine, settings: Settings, *, seed: int, now: datetime) -> dict[str, int]:
-    """Empty the stand-in folders and fill them in accordance with the rows; the same seed gives the same names.
 
-    Returns:
-        store -> files; nothing for a store that is configured.
+def sample_stores(settings: Settings) -> dict[str, Path]:
+    """The folders that stand in for what is not configured: store -> folder.
+
+    Raises:
+        Refused: one of them is a link, and leads to a folder that is not ours.
     """
-    home, rng = settings.housekeeping_home, random.Random(f"{seed} files")  # noqa: S311
     configured = {
         "uploads": settings.direct_uploads_path,
         "media": settings.media_path,
         "bucket": settings.supabase_url,
     }
+    home = settings.housekeeping_home
+    folders = {store: home / store for store, elsewhere in configured.items() if elsewhere is None}
+    for folder in folders.values():
+        if folder.is_symlink():
+            raise Refused(
+                f"the demo writes no files to {folder}, which is a link to {folder.readlink()}",
+                hint="remove the link, or name the folder that it leads to in the settings",
+            )
+    return folders
+
+
+def create_sample_files(engine: sa.Engine, settings: Settings, *, seed: int, now: datetime) -> dict[str, int]:
+    """Replace the sample's files by new ones in accordance with the rows; the same seed gives the same files.
+
+    Returns:
+        store -> files; nothing for a store that is configured.
+
+    Raises:
+        Refused: see `sample_stores`.
+    """
+    rng = random.Random(f"{seed} files")  # noqa: S311
     made: dict[str, int] = {}
     with engine.connect() as connection:
-        for store, elsewhere in configured.items():
-            if elsewhere is not None:
-                continue
-            folder = home / store
-            shutil.rmtree(folder, ignore_errors=True)
-            named = sorted(_named(connection, store))
-            made[store] = _fill(folder, store, named, rng, now)
+        for store, folder in sample_stores(settings).items():
+            _empty(folder)
+            made[store] = _fill(folder, store, sorted(_named(connection, store)), rng, now)
     return made
+
+
+def _empty(folder: Path) -> None:
+    """Remove the sample's files, and the trash: it belongs to rows of a platform that is no more."""
+    shutil.rmtree(folder / TRASH_FOLDER, ignore_errors=True)
+    for parent, _, leaves in os.walk(folder, topdown=False):
+        for path in (Path(parent, leaf) for leaf in leaves):
+            if _is_ours(path):
+                path.unlink()
+        with suppress(OSError):
+            # What is not empty has something of somebody's.
+            Path(parent).rmdir()
+
+
+def _is_ours(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(MARKER)) == MARKER
+    return False
 
 
 def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetime]]:
@@ -76,7 +118,7 @@ def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetim
 
 def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: random.Random, now: datetime) -> int:
     """Returns how many files were written."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     files = {name: moment for name, moment in named if rng.random() >= _MISSING}
     for name in [name for name, _ in named if rng.random() < _ORPHANS]:
         parent, slash, leaf = name.rpartition("/")
@@ -94,6 +136,9 @@ def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: rand
 
 
 def _write(path: Path, rng: random.Random, moment: datetime) -> None:
+    content = MARKER + rng.randbytes(rng.randint(200, 6000))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(rng.randbytes(rng.randint(200, 6000)))
-    os.utime(path, (moment.timestamp(), moment.timestamp()))
+    # Never over a file that somebody put there: `_empty` has left it.
+    with suppress(FileExistsError), path.open("xb", buffering=0) as file:
+        file.write(content)
+        os.utime(file.fileno(), (moment.timestamp(), moment.timestamp()))

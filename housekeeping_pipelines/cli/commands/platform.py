@@ -41,7 +41,7 @@ def demo(
             hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
         )
     from housekeeping_pipelines.application.sample import create_sample, reset_sample
-    from housekeeping_pipelines.application.sample_files import create_sample_files
+    from housekeeping_pipelines.application.sample_files import create_sample_files, sample_stores
     from housekeeping_pipelines.application.tables import metadata
     from housekeeping_pipelines.deletion.schema import file_outbox, holds, kept_files, trashed_files
     from housekeeping_pipelines.deletion.trash import purge
@@ -50,12 +50,15 @@ def demo(
     started = time.monotonic()
     database = Database(settings)
     now = datetime.now(UTC)
+    stores = sample_stores(settings)
     reset_sample(database.engine)
     with database.engine.connect() as connection:
         # What an earlier demo left in the trash, or held, belongs to a platform that is no more.
         purge(connection, before=now)
-        for table in (holds, file_outbox, trashed_files, kept_files):
-            connection.execute(sa.delete(table))
+        connection.execute(sa.delete(holds))
+        for table in (file_outbox, trashed_files, kept_files):
+            # What is in a store that is configured is not the demo's, and is to be found again.
+            connection.execute(sa.delete(table).where(table.c.store.in_(stores)))
         connection.commit()
     rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
     files = create_sample_files(database.engine, settings, seed=seed, now=now)
@@ -72,7 +75,7 @@ def demo(
     ops = {name: launch.check_config(name, {}) for name in CHAINS["daily_housekeeping"]}
     outcome = launch.run_here(settings, "daily_housekeeping_job", ops, names=False)
     if json_:
-        output.as_json(summary(outcome) | {"sample": rows})
+        output.as_json(summary(outcome) | {"sample": rows, "files": files})
     else:
         show(outcome, settings)
         output.say("\n[bold]What next?[/]")
@@ -84,7 +87,7 @@ def demo(
             (f"{output.command()} undo {outcome.run_id[:8]}", "bring it all back"),
             (f"{output.command()} check", "every setting, every component"),
         ):
-            output.say(f"  {command:<40} [dim]{what}[/]")
+            output.say(f"  {command:<46} [dim]{what}[/]")
     return outcome.exit_code
 
 

@@ -110,7 +110,7 @@ class Settings(BaseModel):
         False, description="true stops every deleting run; outranks `housekeeping resume`"
     )
     trash_retention_days: Annotated[int, Field(ge=0, le=36500)] = Field(
-        7, description="days that deleted rows can be brought back; 0: they are gone at once"
+        7, description="days that what was deleted can be brought back; 0: it is gone at once"
     )
     log_level: Annotated[LogLevel, BeforeValidator(lambda value: str(value).upper())] = Field(
         "INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL"

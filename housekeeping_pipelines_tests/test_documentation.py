@@ -335,6 +335,11 @@ def test_the_crontab(engine: sa.Engine, reader: Reader, installation: Installati
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), line
     assert jobs_done(reader) == [
+        "drain_file_outbox_job",
+        "cleanup_orphan_objects_job",
+        "orphan_cleanup_job",
+        "cleanup_orphan_documents_job",
+        "cleanup_files_job",
         "purge_trash_job",
         "generate_statistics_job",
         "weekly_cleanup_job",

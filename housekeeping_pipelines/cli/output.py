@@ -98,12 +98,13 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("would delete", document["would_delete"]) if document["dry_run"] else ("deleted", document["deleted"])
     )
     first = document["table"]
-    ordered = sorted(counts.items(), key=lambda entry: entry[0] != first)
-    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {_what(name)}") for name, count in ordered]
+    ordered = sorted(counts.items(), key=lambda entry: (entry[0] in STORES, entry[0] != first))
+    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {_what(name, count)}") for name, count in ordered]
     if size := document["deleted_bytes"] or document.get("would_delete_bytes"):
         lines.append(("[dim]·[/]", f"{'would free' if document['dry_run'] else 'freed'} {in_units(size)}"))
     lines += [
-        ("[green]✓[/]", f"restored {count:>9,}  {_what(name)}") for name, count in document.get("restored", {}).items()
+        ("[green]✓[/]", f"restored {count:>9,}  {_what(name, count)}")
+        for name, count in sorted(document.get("restored", {}).items(), key=lambda entry: entry[0] in STORES)
     ]
     stats = document.get("stats") or {}
     totals_first = sorted(stats.items(), key=lambda entry: entry[0].startswith("recent"))
@@ -112,12 +113,10 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     if kept:
         lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))
     if document["dry_run"]:
-        large = [
-            f"{each['item']} ({in_units(each['bytes'])})" for each in document.get("largest", [])[:3] if each["bytes"]
-        ]
-        lines += [("[dim]·[/]", f"among the largest: {', '.join(large)}")] if large else []
+        large = [each for each in document.get("largest", []) if each["bytes"]][:3]
+        lines += [("[dim]·[/]", f"largest {in_units(each['bytes']):>10}  {each['item']}") for each in large]
     if missing := document.get("missing_count"):
-        lines.append(("[dim]·[/]", f"{missing:,} names that rows refer to have no file"))
+        lines.append(("[dim]·[/]", f"{counted(missing, 'name')} in rows {'has' if missing == 1 else 'have'} no file"))
     if document["stopped_reason"]:
         lines.append(("[yellow]·[/]", f"stopped by {document['stopped_reason']}; the next run goes on"))
     if not (counts or stats or document["message"] or document.get("restored") or document["failed_count"]):
@@ -129,8 +128,13 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _what(name: str) -> str:
-    return f"files of {name}" if name in STORES else name
+def _what(name: str, count: int) -> str:
+    return f"{'file' if count == 1 else 'files'} of {name}" if name in STORES else name
+
+
+def counted(count: int, what: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 class ProgressBar(LogObserver):

@@ -20,6 +20,7 @@ from housekeeping_pipelines.deletion.guards import check_privileges
 from housekeeping_pipelines.deletion.outbox import stuck
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.deletion.plan import make_plan
+from housekeeping_pipelines.deletion.report import MAX_FAILED
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
@@ -116,7 +117,10 @@ def _check_platform(settings: Settings, config: HousekeepingConfig) -> Iterator[
         yield from _check_tasks(platform, trashed=settings.trash_retention_days > 0)
         yield from _check_orphan_tasks(settings, config, connection)
         if current_revision(connection) == HEAD and (left := stuck(connection)):
-            text = f"{len(left):,} files could not be removed for long, such as {left[0][0]}: {left[0][1]}"
+            count = (
+                f"{len(left)} or more files" if len(left) >= MAX_FAILED else f"{len(left)} of the files to be removed"
+            )
+            text = f"{count} failed again and again, such as {left[0][0]}: {left[0][1]}"
             yield Check("outbox", "warning", text, "mend storage, and run `housekeeping run drain_file_outbox`")
 
 
@@ -215,8 +219,11 @@ def _check_orphan_tasks(settings: Settings, config: HousekeepingConfig, connecti
     stores = Stores(settings)
     tasks = {"cleanup_orphan_documents": UPLOADS, "orphan_cleanup": MEDIA, "cleanup_orphan_objects": BUCKET}
     for task, name in tasks.items():
+        uses = PlatformUses(name, config, stores.folder(name))
         try:
-            sources = PlatformUses(name, config, stores.folder(name)).sources(connection)
+            sources = uses.sources(connection)
+            # A session keeps what is in its folder, and has to be found for that.
+            uses.of_sessions(connection, [])
         except HousekeepingError as error:
             yield Check(f"task {task}", "warning", f"disabled: {error.message}", error.hint)
         else:
@@ -226,7 +233,12 @@ def _check_orphan_tasks(settings: Settings, config: HousekeepingConfig, connecti
 
 def _check_stores(settings: Settings) -> Iterator[Check]:
     stores = Stores(settings)
-    for name in (UPLOADS, MEDIA, BUCKET):
+    configured = {
+        UPLOADS: ("DIRECT_UPLOADS_PATH", settings.direct_uploads_path),
+        MEDIA: ("MEDIA_PATH", settings.media_path),
+        BUCKET: ("SUPABASE_URL", settings.supabase_url),
+    }
+    for name, (variable, given) in configured.items():
         started = time.monotonic()
         try:
             storage = stores[name].storage
@@ -234,9 +246,10 @@ def _check_stores(settings: Settings) -> Iterator[Check]:
         except HousekeepingError as error:
             yield _failed(f"store {name}", error)
             continue
-        kept = "" if stores[name].trash_prefix else "; what leaves it is gone for good"
         latency = round((time.monotonic() - started) * 1000, 1)
-        yield Check(f"store {name}", "ok", f"{storage.label}{kept}", latency_ms=latency)
+        stands_in = f"; stands in while {variable} is unset" if given is None else ""
+        kept = "" if stores[name].trash_prefix else "; what leaves it is gone for good"
+        yield Check(f"store {name}", "ok", f"{storage.label}{stands_in}{kept}", latency_ms=latency)
 
 
 def _check_dagster_storage(settings: Settings) -> Check:

@@ -48,14 +48,15 @@ def cleanup_files(
     expiry: Expiry,
     limits: Limits,
     max_storage_bytes: int | None = None,
-) -> Report:
+) -> SessionReport:
     """Delete the sessions that are over, the oldest first, and then their files.
 
     Storage that does not answer is a warning: the files wait in the outbox. Storage that refuses makes it `partial`.
     """
-    report = keeper.delete_rows(
+    of_rows = keeper.delete_rows(
         run, connection, lambda catalog, now: expired_sessions(Platform(catalog, config), now, expiry), limits
     )
+    report = SessionReport(**{one.name: getattr(of_rows, one.name) for one in fields(of_rows)})
     if run.dry_run:
         return report
     connection.rollback()
@@ -67,7 +68,7 @@ def cleanup_files(
     return replace(report, duration_seconds=run.monotonic() - run.started)
 
 
-def _with_files(report: Report, drained: Drained, store_of: Callable[[str], Store]) -> Report:
+def _with_files(report: SessionReport, drained: Drained, store_of: Callable[[str], Store]) -> SessionReport:
     warnings = [f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.down.values()]
     final = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
     failed = (*report.failed, *(FailedItem(item, reason) for item, reason in drained.failed.items()))
@@ -85,7 +86,7 @@ def _with_files(report: Report, drained: Drained, store_of: Callable[[str], Stor
     )
 
 
-def _with_quota(report: Report, store_of: Callable[[str], Store], max_bytes: int) -> Report:
+def _with_quota(report: SessionReport, store_of: Callable[[str], Store], max_bytes: int) -> SessionReport:
     try:
         usage = store_of(BUCKET).storage.usage()
     except Unavailable:
@@ -94,7 +95,9 @@ def _with_quota(report: Report, store_of: Callable[[str], Store], max_bytes: int
     except HousekeepingError as error:
         return replace(report, warnings=(*report.warnings, f"how full storage is is not known: {error.one_line}"))
     warning = quota_warning(usage.bytes, max_bytes)
-    known = {one.name: getattr(report, one.name) for one in fields(report)}
-    if warning:
-        known["warnings"] = (*report.warnings, warning)
-    return SessionReport(**known, storage_bytes=usage.bytes, quota_used=round(usage.bytes / max_bytes, 4))
+    return replace(
+        report,
+        warnings=(*report.warnings, *([warning] if warning else [])),
+        storage_bytes=usage.bytes,
+        quota_used=round(usage.bytes / max_bytes, 4),
+    )

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.catalog import Catalog
-from housekeeping_pipelines.errors import ConfigurationError, Refused
+from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.orphans.stores import BUCKET, Stores
 
 if TYPE_CHECKING:
@@ -84,15 +84,19 @@ class Trial:
     def check_is_ours(self) -> None:
         """
         Raises:
-            Refused: there is a session of this key with documents that are not the test's.
+            Refused: there is a session of this key that the test did not make, or one of its documents is not the
+                test's.
         """
         paths = sa.select(self.documents["source_file_path"]).where(self.documents["session_key"] == SESSION)
-        foreign = [path for path in self.connection.scalars(paths) if path not in self.names]
-        if foreign:
-            raise Refused(
-                f"session {SESSION} has documents that the test did not make",
-                hint="the test touches only its own session: rename this one, or remove it yourself",
-            )
+        found = list(self.connection.scalars(paths))
+        if any(path not in self.names for path in found):
+            problem = f"session {SESSION} has documents that the test did not make"
+        elif not found and self._rows(self.sessions):
+            # Session and documents are made in one transaction, and go in one.
+            problem = f"there is a session {SESSION} that the test did not make: it has no documents"
+        else:
+            return
+        raise Refused(problem, hint="the test touches only its own session: rename this one, or remove it yourself")
 
     def check_is_there(self) -> None:
         """
@@ -108,11 +112,15 @@ class Trial:
 
     def findings(self) -> list[tuple[str, bool]]:
         """What should be so after a clean-up, and whether it is."""
-        found = self.store.storage.list(f"{SESSION}/")
+        files, where = f"its files are gone from {self.store.storage.label}", self.store.storage
+        try:
+            left = {each.name for each in where.list(f"{SESSION}/")} & set(self.names)
+        except HousekeepingError as error:
+            files, left = f"{files}: not known, {error.one_line}", set(self.names)
         return [
             ("the session's row is gone", not self._rows(self.sessions)),
             ("its documents' rows are gone", not self._rows(self.documents)),
-            (f"its files are gone from {self.store.storage.label}", next(found, None) is None),
+            (files, not left),
         ]
 
     def _rows(self, table: MappedTable) -> int:

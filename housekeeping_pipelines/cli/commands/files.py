@@ -66,6 +66,7 @@ def cleanup_files(
 def scheduled_cleanup(
     hours: Hours = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the report of a success too.")] = False,
+    queue: Queue = False,
     json_: Json = False,
 ) -> int:
     """Do what the schedule does, as from cron: silent on success."""
@@ -77,6 +78,9 @@ def scheduled_cleanup(
             output.say("AUTO_CLEANUP_ENABLED is false: nothing was cleaned up.")
         return 0
     ops = {"cleanup_files": launch.check_config("cleanup_files", {"hours": hours} if hours else {})}
+    if queue:
+        run_id = launch.queue(settings, "cleanup_files_job", ops)
+        return launch.say_queued("cleanup_files_job", run_id, json_=json_) if json_ or verbose else 0
     outcome = launch.run_here(settings, "cleanup_files_job", ops, names=False)
     if json_ or verbose or outcome.exit_code:
         finish(settings, outcome, json_=json_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -154,19 +155,25 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
     from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
 
     type_, _, name = subject.partition(":")
-    if type_ == "object" and name:
+    if type_ == "object" and name.strip("/"):
         return type_, BUCKET, name.lstrip("/")
     if type_ != "file" or not name:
         return None
+    folders = {store: Stores(settings).folder(store) for store in (UPLOADS, MEDIA)}
+    store, _, inside = name.partition("/")
     if Path(name).is_absolute():
-        for store in (UPLOADS, MEDIA):
-            folder = Stores(settings).folder(store)
-            if Path(name).is_relative_to(folder):
-                return type_, store, Path(name).relative_to(folder).as_posix()
-    store, _, rest = name.partition("/")
-    if store not in (UPLOADS, MEDIA) or not rest:
-        raise ConfigurationError(f"{name!r} is no file of uploads or media", hint=f"accepted: {SUBJECTS}")
-    return type_, store, rest
+        asked = {each: (folder, Path(name)) for each, folder in folders.items()}
+    else:
+        asked = {store: (folders[store], folders[store] / inside)} if store in folders else {}
+    for each, (folder, path) in asked.items():
+        # As the listing names it: a hold by another spelling would keep nothing.
+        plain = Path(os.path.normpath(path))
+        if plain != folder and plain.is_relative_to(folder):
+            return type_, each, plain.relative_to(folder).as_posix()
+    raise ConfigurationError(
+        f"{name!r} is no file of uploads or media",
+        hint=f"accepted: file:uploads/NAME, file:media/NAME, or a path below {' or '.join(map(str, folders.values()))}",
+    )
 
 
 def _tell(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:

@@ -178,11 +178,11 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
         output.say(f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   {what}")
     if any(lost.values()):
         why = "STORAGE_TRASH_PREFIX is not set" if settings.trash_retention_days else "TRASH_RETENTION_DAYS is 0"
-        output.say(f"[yellow]![/] {_amounts(lost)} are gone for good: {why}")
+        output.say(f"[yellow]![/] {_amounts(lost)} gone for good: {why}")
 
 
 def _amounts(counts: dict[str, int]) -> str:
     """`17 rows and 5 files`."""
     files = sum(count for name, count in counts.items() if name in STORES)
-    parts = [(sum(counts.values()) - files, "rows"), (files, "files")]
-    return " and ".join(f"{count:,} {what}" for count, what in parts if count)
+    parts = [(sum(counts.values()) - files, "row"), (files, "file")]
+    return " and ".join(output.counted(count, what) for count, what in parts if count)

@@ -9,6 +9,7 @@ import typer
 
 from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.common.units import in_units
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.trash import TrashedRun
@@ -57,8 +58,7 @@ def list_(json_: Json = False) -> None:
     if not runs:
         output.say("The trash is empty.")
         return
-    rows = [(r.run_id[:8], r.task, f"{r.deleted_at:%m-%d %H:%M}", f"{r.expires_at:%Y-%m-%d}", _amount(r)) for r in runs]
-    output.table(["run", "task", "deleted (UTC)", "expires", "in it"], rows)
+    output.table(["run", "task", "deleted UTC", "until", "rows", "files", "size"], [_line(run) for run in runs])
     output.say("\n[dim]bring one back:[/] housekeeping undo RUN")
     if blocking:
         output.say(
@@ -68,8 +68,11 @@ def list_(json_: Json = False) -> None:
         )
 
 
-def _amount(run: TrashedRun) -> str:
-    return " ".join(f"{count:,} {what}" for count, what in ((run.rows, "rows"), (run.files, "files")) if count)
+def _line(run: TrashedRun) -> tuple[str, ...]:
+    same_year = run.expires_at.year == run.deleted_at.year
+    when = f"{run.deleted_at:%m-%d %H:%M}", f"{run.expires_at:{'%m-%d' if same_year else '%Y-%m-%d'}}"
+    files, size = (f"{run.files:,}", in_units(run.bytes)) if run.files else ("", "")
+    return (run.run_id[:8], run.task, *when, f"{run.rows:,}", files, size)
 
 
 def pause(

@@ -45,15 +45,28 @@ print(report.status, flush=True)
 TRASH = ".housekeeping-trash"
 
 
-def kill_at_random(what: str, world: World, run_id: str, chance: random.Random, longest: float | None) -> str:
-    """Start the work and kill it some time later, or let it end; says how it ended if it was quicker."""
+class Killer:
+    """Kills work at random instants, sooner once some work was quicker, so that a fast machine is killed on too."""
+
+    def __init__(self, seed: int, longest: float) -> None:
+        self._chance, self._longest, self.kills = random.Random(seed), longest, 0
+
+    def kill(self, what: str, world: World, run_id: str = "") -> None:
+        if work(what, world, run_id, kill_after=self._chance.uniform(0, self._longest)):
+            self._longest *= 0.6
+        else:
+            self.kills += 1
+
+
+def work(what: str, world: World, run_id: str = "", *, kill_after: float | None = None) -> str:
+    """Do the work in a process of its own, killed after so many seconds; says how it ended if it was quicker."""
     address = world.engine.url.render_as_string(hide_password=False)
     arguments = [sys.executable, "-c", _WORK, what, address, str(world.home), run_id]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    if longest is not None:
-        time.sleep(chance.uniform(0, longest))
+    if kill_after is not None:
+        time.sleep(kill_after)
         process.send_signal(signal.SIGKILL)
     with process.stdout:
         rest = process.stdout.read().strip()
@@ -89,7 +102,6 @@ def check(world: World, names: set[str]) -> None:
 def test_a_killed_session_cleanup_drain_and_undo_lose_nothing(
     engine: sa.Engine, tmp_path: Path, seed: int, *, long: bool
 ) -> None:
-    chance = random.Random(seed)
     world = World(engine, tmp_path)
     sessions, documents = (2_000, 5) if long else (120, 5)
     names = {f"s{n}/d{m}.pdf" for n in range(sessions) for m in range(documents)}
@@ -103,30 +115,28 @@ def test_a_killed_session_cleanup_drain_and_undo_lose_nothing(
         " SELECT session_key, 'f', 'pdf', 7, session_key || '/d' || m || '.pdf', now() - interval '9 days'"
         f" FROM upload_sessions, generate_series(0, {documents - 1}) m",
     )
-    kills, runs = 0, []
+    killer, runs = Killer(seed, longest=0.7), []
     for number in range(100 if long else 4):
         runs.append(f"run-{number}")
-        ended = kill_at_random("delete", world, runs[-1], chance, 0.7)
+        killer.kill("delete", world, runs[-1])
         check(world, names)
-        kills += not ended
     for _ in range(20 if long else 2):
         # A lease of a worker that died is over after ten minutes.
         sql(engine, "UPDATE housekeeping.file_outbox SET next_attempt_at = now()")
-        kills += not kill_at_random("drain", world, "", chance, 0.4)
+        killer.kill("drain", world)
         check(world, names)
     runs.append("last")
-    assert kill_at_random("delete", world, "last", chance, None) == "succeeded"
+    assert work("delete", world, "last") == "succeeded"
     sql(engine, "UPDATE housekeeping.file_outbox SET next_attempt_at = now()")
-    assert kill_at_random("drain", world, "", chance, None) == "succeeded"
+    assert work("drain", world) == "succeeded"
     check(world, names)
     assert (world.files("bucket"), column(engine, "SELECT 1 FROM upload_sessions")) == ([], [])
     for run_id in reversed(runs):
-        kills += not kill_at_random("undo", world, run_id, chance, 0.4)
+        killer.kill("undo", world, run_id)
         check(world, names)
-        ended = kill_at_random("undo", world, run_id, chance, None)
-        assert ended in ("succeeded", "failed")
+        assert work("undo", world, run_id) in ("succeeded", "failed")
         check(world, names)
     assert set(world.files("bucket")) == names
     assert len(column(engine, "SELECT 1 FROM upload_sessions")) == sessions
     assert column(engine, "SELECT 1 FROM housekeeping.file_outbox") == []
-    assert kills >= 3
+    assert killer.kills >= 3

@@ -205,7 +205,7 @@ class _Cluster:
             if not _flock(running, exclusive=True):
                 return False
             if not self.data.exists() or not any(self.data.iterdir()):
-                self._initialise()
+                self._initialise(running)
             if os.fstat(log).st_size > _LOG_BYTES:
                 os.truncate(log, 0)
             before = os.fstat(log).st_size
@@ -222,8 +222,8 @@ class _Cluster:
                 raise _explain(f"the embedded PostgreSQL does not start: {reason}", self.data)
         return True
 
-    def _initialise(self) -> None:
-        """Make the data folder whole or not at all."""
+    def _initialise(self, running: int) -> None:
+        """Make the data folder whole or not at all; initdb holds `running` as the server does, whoever started it."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in self.data.parent.glob("data.new-*"):
             shutil.rmtree(left_behind, ignore_errors=True)
@@ -232,7 +232,7 @@ class _Cluster:
             self.account.own(draft)
             sync = ("--no-sync",) if self.options.get("fsync") == "off" else ()
             with tempfile.TemporaryFile("w+") as output:
-                if self._run("initdb", "-D", draft, *_INITDB, *sync, log=output.fileno()):
+                if self._run("initdb", "-D", draft, *_INITDB, *sync, log=output.fileno(), keep=running):
                     output.seek(0)
                     reason = _reason(output.read())
                     raise _explain(f"the embedded PostgreSQL cannot be set up: {reason}", draft)

@@ -7,24 +7,37 @@ import dagster as dg
 
 from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.common.jobs import Task, every_hours, schedule, sequence
-from housekeeping_pipelines.common.resources import DatabaseResource, ObjectStorageResource, ObserverResource
+from housekeeping_pipelines.common.resources import (
+    DatabaseResource,
+    ObjectStorageResource,
+    ObserverResource,
+    SourcesResource,
+    VectorStoreResource,
+)
 from housekeeping_pipelines.maintenance.definitions import (
     DRAIN_FILE_OUTBOX,
     PURGE_TRASH,
     UNDO,
     drain_file_outbox_sensor,
 )
-from housekeeping_pipelines.orphans.definitions import ORPHAN_DOCUMENTS, ORPHAN_MEDIA, ORPHAN_OBJECTS
+from housekeeping_pipelines.orphans.definitions import (
+    ORPHAN_DOCUMENTS,
+    ORPHAN_MEDIA,
+    ORPHAN_OBJECTS,
+    ORPHAN_VECTORS,
+)
 from housekeeping_pipelines.retention import definitions as retention
 from housekeeping_pipelines.sessions.definitions import CLEANUP_FILES
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.statistics.definitions import GENERATE_STATISTICS
+from housekeeping_pipelines.watched_documents.definitions import SYNC_WATCHED_DOCUMENTS, watched_documents_sensor
 
 _settings = load_settings()
 _own_rules = retention.own_rules(load_config(_settings.housekeeping_config))
 
 _file_tasks = (ORPHAN_DOCUMENTS, ORPHAN_MEDIA, ORPHAN_OBJECTS, CLEANUP_FILES, DRAIN_FILE_OUTBOX)
-_tasks = (*retention.BUILT_IN, *_own_rules, GENERATE_STATISTICS, *_file_tasks, UNDO, PURGE_TRASH)
+_document_tasks = (SYNC_WATCHED_DOCUMENTS, ORPHAN_VECTORS)
+_tasks = (*retention.BUILT_IN, *_own_rules, GENERATE_STATISTICS, *_file_tasks, *_document_tasks, UNDO, PURGE_TRASH)
 TASKS: dict[str, Task] = {task.name: task for task in _tasks}
 
 # A user's own rules go before the statistics, so that these are of the platform as the run leaves it.
@@ -63,6 +76,7 @@ _schedules = [
     schedule(_jobs["purge_trash"], _settings.purge_trash_cron, _settings),
     schedule(_jobs["cleanup_orphan_documents"], _settings.cleanup_orphan_documents_cron, _settings),
     schedule(_jobs["cleanup_orphan_objects"], _settings.cleanup_orphan_objects_cron, _settings),
+    schedule(_jobs["cleanup_orphan_vectors"], _settings.cleanup_orphan_vectors_cron, _settings),
     schedule(
         daily_housekeeping_job,
         _settings.test_housekeeping_cron,
@@ -91,6 +105,9 @@ _by_the_hour = [
 _schedules += [each for each in _by_the_hour if isinstance(each, dg.ScheduleDefinition)]
 _sensors = [each for each in _by_the_hour if isinstance(each, dg.SensorDefinition)]
 _sensors.append(drain_file_outbox_sensor(_jobs["drain_file_outbox"], _settings.drain_file_outbox_interval_seconds))
+_sensors.append(
+    watched_documents_sensor(_jobs["sync_watched_documents"], _settings.sync_watched_documents_interval_seconds)
+)
 
 defs = dg.Definitions(
     assets=[task.asset for task in TASKS.values()],
@@ -100,6 +117,8 @@ defs = dg.Definitions(
     resources={
         "database": DatabaseResource(),
         "stores": ObjectStorageResource(),
+        "vectors": VectorStoreResource(),
+        "sources": SourcesResource(),
         "observer": ObserverResource(),
         # A step's output is nothing, and nothing of it is to be left on disk.
         "io_manager": dg.mem_io_manager,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,20 @@ def _folder_name(value: object) -> object:
     if not text or any(part in ("", ".", "..") for part in text.split("/")):
         raise ValueError("accepted: the name of a folder in the bucket, such as trash")
     return text
+
+
+def _hosts(value: object) -> object:
+    found = frozenset(part.strip().lower() for part in str(value).split(",") if part.strip())
+    if wrong := [each for each in sorted(found) if "://" in each or "@" in each or " " in each]:
+        raise ValueError(f"accepted: hosts, addresses and networks by commas, not {wrong[0]!r}")
+    return found
+
+
+def _languages(value: object) -> object:
+    found = tuple(part.strip() for part in str(value).split(",") if part.strip())
+    if any(not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", each) for each in found):
+        raise ValueError("accepted: language codes by commas, such as en,de")
+    return found
 
 
 PostgresUrl = Annotated[sa.URL, BeforeValidator(_postgres_url)]
@@ -158,6 +173,52 @@ class Settings(BaseModel):
     drain_file_outbox_interval_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
         60, description="how often drain_file_outbox_sensor looks for files that are due to go"
     )
+    documents_path: Path | None = Field(
+        None, description="the folder below which documents.docpath lies; unset: documents under HOUSEKEEPING_HOME"
+    )
+    watch_interval_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        168, description="hours after which a watched document is fetched again, unless it has its own interval"
+    )
+    watch_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
+        16, description="watched documents that are fetched at the same time"
+    )
+    fetch_per_host: Annotated[int, Field(ge=1, le=64)] = Field(4, description="requests to one host at the same time")
+    fetch_interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        0, description="the least time between two requests to one host"
+    )
+    fetch_allowed_hosts: Annotated[frozenset[str], BeforeValidator(_hosts)] = Field(
+        frozenset(),
+        description="hosts, addresses and networks that may be fetched although they are not public, by commas",
+    )
+    collector_url: HttpUrl | None = Field(
+        None, description="a collector that fetches documents; unset: the built-in sources do"
+    )
+    github_token: str | None = Field(None, description="for private repositories, and more requests an hour")
+    gitlab_url: HttpUrl = Field("https://gitlab.com", description="the GitLab that GITLAB_TOKEN is for")
+    gitlab_token: str | None = Field(None, description="a token that may read repositories")
+    confluence_url: HttpUrl | None = Field(None, description="the Confluence that CONFLUENCE_TOKEN is for")
+    confluence_username: str | None = Field(None, description="the account of a cloud token; unset: a server's token")
+    confluence_token: str | None = Field(None, description="an API token (cloud) or a personal access token (server)")
+    drupalwiki_url: HttpUrl | None = Field(None, description="the DrupalWiki that DRUPALWIKI_TOKEN is for")
+    drupalwiki_token: str | None = Field(None, description="its REST API's token")
+    youtube_languages: Annotated[tuple[str, ...], BeforeValidator(_languages)] = Field(
+        ("en",), description="languages of transcripts, the preferred first, by commas"
+    )
+    vector_store_url: str | None = Field(
+        None,
+        description="pgvector in another database (postgresql://), lancedb:///FOLDER or qdrant://HOST:PORT; unset:"
+        " pgvector in the platform's database",
+    )
+    vector_store_api_key: str | None = Field(None, description="Qdrant's key")
+    embedding_base_url: HttpUrl | None = Field(
+        None, description="an OpenAI-compatible server of embeddings; unset: an offline, lexical stand-in"
+    )
+    embedding_api_key: str | None = Field(None, description="its key")
+    embedding_model: str | None = Field(None, description="its model")
+    sync_watched_documents_interval_seconds: Annotated[int, Field(ge=5, le=86400)] = Field(
+        300, description="how often watched_documents_sensor looks for documents that are due"
+    )
+    cleanup_orphan_vectors_cron: Cron = Field("0 4 * * *", description="when cleanup_orphan_vectors_job runs")
     daily_housekeeping_cron: Cron = Field("0 2 * * *", description="when daily_housekeeping_job runs")
     weekly_cleanup_cron: Cron = Field("0 3 * * 0", description="when weekly_cleanup_job runs")
     generate_statistics_cron: Cron = Field("0 */6 * * *", description="when generate_statistics_job runs")
@@ -240,6 +301,7 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
             ("housekeeping_config", settings.housekeeping_config.expanduser()),
             ("log_file", settings.log_file and settings.log_file.expanduser()),
             ("direct_uploads_path", settings.direct_uploads_path and settings.direct_uploads_path.expanduser()),
+            ("documents_path", settings.documents_path and settings.documents_path.expanduser()),
             ("media_path", settings.media_path and settings.media_path.expanduser()),
         )
     }
@@ -280,7 +342,7 @@ def _mask(name: str, value: object) -> str:
     """A value as it may be shown: the password in an address is not."""
     if value is None:
         return ""
-    if name.endswith("_key"):
+    if name.endswith(("_key", "_token")):
         return "***"
     if name.endswith("_url") and not isinstance(value, sa.URL):
         try:
@@ -293,4 +355,6 @@ def _mask(name: str, value: object) -> str:
         return value.set(query=query).render_as_string(hide_password=True)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (frozenset, tuple)):
+        return ",".join(sorted(value) if isinstance(value, frozenset) else value)
     return str(value)

@@ -112,6 +112,8 @@ BUILT_IN_TASKS = frozenset(
         "orphan_cleanup",
         "cleanup_orphan_objects",
         "cleanup_files",
+        "sync_watched_documents",
+        "cleanup_orphan_vectors",
         "drain_file_outbox",
         "undo",
         "purge_trash",

@@ -213,17 +213,23 @@ class _Platform:
         rng = self._rng("documents")
         for number, at in enumerate(self._growing.spread(rng, self._size.documents), 1):
             title = f"{rng.choice(words.DOCUMENTS)} {_time(at).year}"
-            slug, doc_id, watched = title.lower().replace(" ", "-"), _uuid(rng), rng.random() < 0.1
+            slug, doc_id, of_the_web = title.lower().replace(" ", "-"), _uuid(rng), rng.random() < 0.1
             about = {
                 "title": title,
                 "published": _time(at).isoformat(timespec="seconds"),
-                "chunkSource": f"link://https://docs.example.com/{slug}" if watched else "",
+                "chunkSource": f"link://https://docs.example.com/{slug}" if of_the_web else "",
                 "wordCount": round(rng.lognormvariate(6.5, 0.8)),
             }
             filename = f"{slug}-{doc_id}.json"
             workspace = rng.randint(1, self._size.workspaces)
             path = f"custom-documents/{filename}"
-            yield number, doc_id, filename, path, workspace, json.dumps(about), watched, _time(at)
+            # Nothing of the sample is watched: there is no such server.
+            yield number, doc_id, filename, path, workspace, json.dumps(about), False, _time(at)
+
+    def document_sync_queues(self) -> Iterator[_Row]:
+        return iter(())
+
+    document_sync_runs = document_sync_queues
 
     def parsed_files(self) -> Iterator[_Row]:
         rng = self._rng("parsed_files")

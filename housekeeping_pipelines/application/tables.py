@@ -79,6 +79,29 @@ documents = sa.Table(
     _created_at(),
 )
 
+document_sync_queues = sa.Table(
+    "document_sync_queues",
+    metadata,
+    _id(),
+    sa.Column("document_id", sa.ForeignKey("documents.id", ondelete="CASCADE"), nullable=False, unique=True),
+    sa.Column("stale_after_ms", sa.BigInteger, nullable=False, server_default="604800000"),
+    sa.Column("next_sync_at", _timestamp, nullable=False, index=True),
+    sa.Column("last_synced_at", _timestamp),
+    sa.Column("consecutive_failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("state", sa.Text, nullable=False, server_default="active"),
+    _created_at(),
+)
+
+document_sync_runs = sa.Table(
+    "document_sync_runs",
+    metadata,
+    _id(),
+    sa.Column("queue_id", sa.ForeignKey("document_sync_queues.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("status", sa.Text, nullable=False, server_default="unknown"),
+    sa.Column("result", JSONB),
+    _created_at(),
+)
+
 parsed_files = sa.Table(
     "parsed_files",
     metadata,
@@ -152,6 +175,10 @@ OPTIONAL_COLUMNS: dict[str, dict[str, str]] = {
         "pinned": "nothing is pinned",
     },
     "chat_messages": {"role": "not needed", "content": "not needed"},
+    "workspaces": {"name": "not needed"},
+    "documents": {"workspace_id": "a document is in no workspace", "created_at": "not needed"},
+    "document_sync_queues": {"last_synced_at": "not needed", "created_at": "not needed"},
+    "document_sync_runs": {"created_at": "not needed"},
     "parsed_files": {"workspace_id": "not needed", "created_at": "not needed"},
     "upload_sessions": {
         "created_at": "not needed",

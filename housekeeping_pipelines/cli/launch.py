@@ -99,8 +99,10 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
     from housekeeping_pipelines.definitions import defs
     from housekeeping_pipelines.orphans.stores import Stores
     from housekeeping_pipelines.resources.database import Database
+    from housekeeping_pipelines.resources.vectors import Vectors
+    from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
-    database = Database(settings)
+    database, sources = Database(settings), Sources(settings)
     with dagster_instance() as instance, output.ProgressBar(names=names) as bar:
         end_dead_runs(instance)
         create_runs_here(instance, job)
@@ -111,11 +113,14 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
             resources={
                 "database": database,
                 "stores": Stores(settings),
+                "vectors": Vectors(settings),
+                "sources": sources,
                 "observer": bar,
                 "io_manager": dg.mem_io_manager,
             },
             raise_on_error=False,
         )
+        sources.close()
         database.close()
         return Outcome(result.run_id, read_reports(instance, result.run_id))
 

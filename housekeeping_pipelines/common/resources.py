@@ -1,4 +1,4 @@
-"""The resources of the ops: the platform's database, its stores, and who watches."""
+"""The resources of the ops: the platform's database, its stores and vectors, the sources, and who watches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,9 @@ from housekeeping_pipelines import logs
 from housekeeping_pipelines.deletion.progress import LogObserver, Observer
 from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 
 class DatabaseResource(dg.ConfigurableResource[Database]):
@@ -44,6 +46,37 @@ class ObjectStorageResource(dg.ConfigurableResource[Stores]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Stores]:
         yield Stores(load_settings())
+
+
+class VectorStoreResource(dg.ConfigurableResource[Vectors]):
+    """The vector store, pgvector in the platform's database where VECTOR_STORE_URL is unset, and the embedder.
+
+    Addresses and keys are read in the process that uses them, so that the code location holds no secret.
+    """
+
+    variables: str = Field(
+        default="VECTOR_STORE_URL, EMBEDDING_BASE_URL, EMBEDDING_API_KEY, EMBEDDING_MODEL",
+        description="The environment variables that say where they are.",
+    )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Vectors]:
+        yield Vectors(load_settings())
+
+
+class SourcesResource(dg.ConfigurableResource[Sources]):
+    """Where watched documents come from; each source is opened when a document first needs it."""
+
+    variables: str = Field(
+        default="FETCH_ALLOWED_HOSTS, COLLECTOR_URL, and each source's credentials",
+        description="The environment variables that say how they are reached.",
+    )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Sources]:
+        sources = Sources(load_settings())
+        yield sources
+        sources.close()
 
 
 class ObserverResource(dg.ConfigurableResource[Observer]):

@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import FileDeletionConfig
+from housekeeping_pipelines.common.config import FileDeletionConfig, TaskConfig
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
 from housekeeping_pipelines.deletion.limits import Limits
@@ -16,6 +16,7 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
 from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.resources.vectors import Vectors
 
 # What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).
 MEDIA_EXTENSIONS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "mp4", "webm", "mkv", "avi", "mov", "m4v")
@@ -60,6 +61,24 @@ class OrphanCleanupConfig(FileDeletionConfig):
 class CleanupOrphanObjects(FileDeletionConfig):
     batch_size: int = Field(2000, ge=1, le=10_000, description="Objects at a time, after one look at them.")
     min_age_hours: int = Field(24, ge=1, le=8760, description="Age from which an object is taken.")
+
+
+class CleanupOrphanVectors(TaskConfig):
+    batch_size: int = Field(500, ge=1, le=10_000, description="Documents at a time, after one look at them.")
+    min_age_hours: int = Field(1, ge=1, le=8760, description="Age from which vectors are taken.")
+    max_rows: int | None = Field(None, ge=1, description="Documents whose vectors one run may delete.")
+    max_seconds: float | None = Field(None, gt=0, description="Seconds after which no new batch is started.")
+    max_fraction: float = Field(0.5, gt=0, le=1, description="Share of the store beyond which a run is refused.")
+    guard_minimum: int = Field(100, ge=0, description="Candidates below which max_fraction is not applied.")
+    allow_large_deletion: bool = Field(False, description="Take more of the store than max_fraction.")
+    allow_empty_reference: bool = Field(False, description="Run although there is no document at all.")
+
+    def limits(self) -> Limits:
+        """The budgets and guards of the run."""
+        return Limits(**{name: getattr(self, name) for name in type(self).model_fields if name not in _NO_LIMITS})
+
+
+_NO_LIMITS = ("dry_run", "min_age_hours")
 
 
 def _clean(
@@ -116,6 +135,33 @@ def cleanup_orphan_objects(
     _clean(context, config, database, stores, observer, Search(BUCKET, timedelta(hours=config.min_age_hours)))
 
 
+@dg.op
+def cleanup_orphan_vectors(
+    context: dg.OpExecutionContext,
+    config: CleanupOrphanVectors,
+    database: dg.ResourceParam[Database],
+    vectors: dg.ResourceParam[Vectors],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Delete the vectors of documents that are gone, after an hour; name watched documents that have none."""
+    from housekeeping_pipelines.orphans.vectors import clean_vectors
+
+    def work(task: str, run_id: str) -> Report:
+        keeper = database.housekeeper(observer)
+        body = partial(
+            clean_vectors,
+            keeper=keeper,
+            config=database.config,
+            vectors=vectors,
+            older_than=timedelta(hours=config.min_age_hours),
+            limits=config.limits(),
+        )
+        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
+
+    do_task(context, work)
+
+
 ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments)
 ORPHAN_MEDIA = Task(orphan_cleanup, OrphanCleanupConfig)
 ORPHAN_OBJECTS = Task(cleanup_orphan_objects, CleanupOrphanObjects)
+ORPHAN_VECTORS = Task(cleanup_orphan_vectors, CleanupOrphanVectors)

@@ -31,7 +31,6 @@ from housekeeping_pipelines.resources.object_storage import StoredObject
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from housekeeping_pipelines.resources.object_storage import ObjectStorage
 
 MAX_MISSING_SAMPLE = 50
 # Names at a time that are examined, and asked holds for: with fewer, a folder is opened more often.
@@ -59,6 +58,7 @@ _orphans = listing.temporary_table("housekeeping_orphans")
 _cursors = itertools.count()
 
 Held = Callable[[list[str]], set[str]]
+Examine = Callable[[list[str]], Iterator[StoredObject]]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Orphans:
 
 def find_orphans(
     connection: sa.Connection,
-    storage: ObjectStorage,
+    storage: listing.Listable,
     sources: Sequence[ReferenceSource],
     *,
     older_than: timedelta,
@@ -199,7 +199,8 @@ def find_orphans(
         )
     findings = Findings()
     if listed.scanned:
-        examine = partial(_examined, storage if isinstance(storage, listing.NamesInChunks) else None, now - older_than)
+        later = storage.examine if isinstance(storage, listing.NamesInChunks) else None
+        examine = partial(_examined, later, now - older_than)
         with closing(_Sieve(connection, examine)) as sieve:
             with _snapshot(connection):
                 check_sources(connection, sources, storage.label, limits)
@@ -347,8 +348,8 @@ class _Examined:
         return _Examined(files=self.files + other.files, bytes=self.bytes + other.bytes, young=self.young + other.young)
 
 
-def _examined(storage: ObjectStorage | None, floor: datetime, rows: list[Any]) -> _Examined:
-    files = map(_stored, rows) if storage is None else storage.examine(sorted(row[0] for row in rows))
+def _examined(later: Examine | None, floor: datetime, rows: list[Any]) -> _Examined:
+    files = map(_stored, rows) if later is None else later(sorted(row[0] for row in rows))
     old: list[StoredObject] = []
     young = 0
     for file in files:

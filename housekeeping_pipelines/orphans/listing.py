@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from housekeeping_pipelines.resources.object_storage import ObjectStorage, StoredObject
+    from housekeeping_pipelines.resources.object_storage import StoredObject
 
 CHUNK = 10_000
 # A transaction that lasts as long as the listing of a slow bucket would keep vacuum from its work everywhere.
@@ -38,6 +38,23 @@ class NamesInChunks(Protocol):
 
     def name_chunks(self, prefix: str, size: int) -> Iterator[list[str]]:
         """Every name that begins so, at most `size` in a list."""
+
+    def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
+        """See `ObjectStorage`."""
+
+
+class Listable(Protocol):
+    """What has names that may be orphans: any object storage, and a vector store with its documents."""
+
+    @property
+    def label(self) -> str:
+        """How it is named to people."""
+
+    def check(self) -> None:
+        """Find out whether it can be used, so that an empty listing means that there is nothing."""
+
+    def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
+        """Every object whose name begins so; memory stays flat."""
 
 
 @dataclass
@@ -133,7 +150,7 @@ class Kind:
 
 def load_listing(
     connection: sa.Connection,
-    storage: ObjectStorage,
+    storage: Listable,
     prefix: str,
     table: sa.Table,
     kind: Kind,

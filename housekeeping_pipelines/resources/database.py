@@ -33,14 +33,17 @@ _SESSION = (
 )
 
 
-def make_engine(url: sa.URL, *, application_name: str = "housekeeping") -> sa.Engine:
+def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: int = 0) -> sa.Engine:
     """An engine for the platform's database; it connects when it is first used.
 
     Each connection is a session of its own (no pool), since a task's advisory lock lives and ends with it.
+
+    Args:
+        pooled: connections that are kept for many short transactions instead; no lock may be held on them.
     """
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        poolclass=sa.pool.NullPool,
+        **({"pool_size": pooled, "max_overflow": 0} if pooled else {"poolclass": sa.pool.NullPool}),
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,

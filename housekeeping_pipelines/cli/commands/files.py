@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("cleanup-orphan-documents")(cleanup_orphan_documents)
     app.command("orphan-cleanup")(orphan_cleanup)
     app.command("cleanup-orphan-objects")(cleanup_orphan_objects)
+    app.command("cleanup-orphan-vectors")(cleanup_orphan_vectors)
 
 
 def cleanup_files(
@@ -161,6 +162,11 @@ def cleanup_orphan_objects(
     if min_age_hours is not None:
         config["min_age_hours"] = min_age_hours
     return _run(session.start(), "cleanup_orphan_objects", config, queue=queue, json_=json_)
+
+
+def cleanup_orphan_vectors(apply: Apply = False, queue: Queue = False, json_: Json = False) -> int:
+    """Find vectors whose document is gone; delete them with --apply."""
+    return _run(session.start(), "cleanup_orphan_vectors", {"dry_run": not apply}, queue=queue, json_=json_)
 
 
 def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, json_: bool) -> int:

@@ -1,0 +1,204 @@
+"""`watch list | add | remove | review`: which documents are fetched again, and what waits for a person."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from housekeeping_pipelines.cli import launch, output, session
+from housekeeping_pipelines.cli.commands.tasks import Queue, finish
+from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from housekeeping_pipelines.settings import Settings
+    from housekeeping_pipelines.watched_documents.queue import Entry
+    from housekeeping_pipelines.watched_documents.watching import Decision, Watching
+
+from contextlib import contextmanager
+
+app = typer.Typer(help="Documents that are fetched again when they are due.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The document's number, as listed.")]
+
+
+def register(parent: typer.Typer) -> None:
+    parent.command("sync-watched-documents")(sync_watched_documents)
+    parent.add_typer(app, name="watch")
+
+
+def sync_watched_documents(
+    max_documents: Annotated[int | None, typer.Option(min=1, help="The most documents that are taken.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take every watched document, due or not.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Fetch and compare, and write nothing.")] = False,
+    queue: Queue = False,
+    json_: Json = False,
+) -> int:
+    """Fetch the watched documents that are due, and replace what changed."""
+    settings = session.start()
+    given = {"max_documents": max_documents, "force": force or None, "dry_run": dry_run or None}
+    config = {name: value for name, value in given.items() if value is not None}
+    ops = {"sync_watched_documents": launch.check_config("sync_watched_documents", config)}
+    if queue:
+        run_id = launch.queue(settings, "sync_watched_documents_job", ops)
+        return launch.say_queued("sync_watched_documents_job", run_id, json_=json_)
+    outcome = launch.run_here(settings, "sync_watched_documents_job", ops, names=False)
+    finish(settings, outcome, json_=json_)
+    return outcome.exit_code
+
+
+@app.command("list")
+def list_(json_: Json = False) -> None:
+    """List what is watched, the one that is due first first."""
+    with _watching(session.start()) as watching:
+        entries = watching.entries()
+    if json_:
+        output.as_json({"items": [_as_dict(entry) for entry in entries]})
+        return
+    if not entries:
+        output.say("Nothing is watched.")
+        output.say(f"[dim]watch a page:[/] {output.command()} watch add link://https://example.com --workspace SLUG")
+        return
+    now = datetime.now(UTC)
+    rows = [(entry.id, entry.name, entry.state, _every(entry.stale_after), _next(entry, now)) for entry in entries]
+    output.table(["id", "document", "state", "every", "next"], rows)
+    for entry in entries:
+        if reason := _reason(entry):
+            output.say(f"\n[yellow]![/] {entry.id}  {output.escape(entry.name)}: {output.escape(reason)}")
+            if entry.known.held:
+                output.say(_indented(entry.known.held.get("diff", "")))
+            if entry.state != "active":
+                choice = "--retry" if entry.state == "error" else "--accept | --reject"
+                output.say(f"   [dim]decide:[/] {output.command()} watch review {entry.id} {output.escape(choice)}")
+
+
+@app.command()
+def add(
+    reference: Annotated[str, typer.Argument(help="Such as link://https://example.com/page.")],
+    workspace: Annotated[
+        str | None, typer.Option(metavar="SLUG", help="Where a document is made, if none comes from the reference.")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, max=8760, metavar="HOURS", help="Default: WATCH_INTERVAL_HOURS.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Watch the documents that come from a reference."""
+    settings = session.start()
+    from housekeeping_pipelines.watched_documents.sources.opening import Sources
+    from housekeeping_pipelines.watched_documents.sources.references import parse_reference
+
+    Sources(settings).check(parse_reference(reference))
+    with _watching(settings) as watching:
+        watched = watching.add(
+            reference,
+            workspace=workspace,
+            stale_after=None if every is None else timedelta(hours=every),
+            default=timedelta(hours=settings.watch_interval_hours),
+            now=datetime.now(UTC),
+        )
+    if json_:
+        output.as_json(
+            {
+                "id": watched.id,
+                "documents": watched.documents,
+                "created": watched.created,
+                "already_watched": watched.already,
+                "every_hours": watched.stale_after / timedelta(hours=1),
+            }
+        )
+        return
+    what = "a new document" if watched.created else output.counted(watched.documents, "document")
+    verb = "is watched already" if watched.already else "is watched"
+    output.say(f"{output.escape(reference)} {verb} as {watched.id}: {what}, every {_every(watched.stale_after)}.")
+    if not watched.already:
+        output.say(f"[dim]fetch it now:[/] {output.command()} sync-watched-documents")
+
+
+@app.command()
+def remove(id_: Id, json_: Json = False) -> None:
+    """Watch a document no longer; its text stays as it is."""
+    with _watching(session.start()) as watching:
+        entry = watching.remove(id_)
+    if json_:
+        output.as_json({"removed": entry.id, "documents": len(entry.copies)})
+    else:
+        output.say(f"{output.escape(entry.name)} is watched no longer.")
+
+
+@app.command()
+def review(
+    id_: Id,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Write the new text; of what is gone or fails: watch it no longer.")
+    ] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Keep the text that is there, and go on watching.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Fetch it again by the next sync, and see.")] = False,
+    json_: Json = False,
+) -> None:
+    """Decide about a document that is held, gone or in error."""
+    given: list[Decision] = [name for name, on in _decisions(accept, reject, retry) if on]
+    if len(given) != 1:
+        raise ConfigurationError("a review is one of --accept, --reject and --retry", hint="give exactly one of them")
+    with _watching(session.start()) as watching:
+        entry, said = watching.review(id_, given[0], datetime.now(UTC))
+    if json_:
+        output.as_json({"id": entry.id, "was": entry.state, "decision": given[0], "message": said})
+    else:
+        output.say(f"{output.escape(entry.name)}: {said}.")
+
+
+def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, bool]]:
+    return [("accept", accept), ("reject", reject), ("retry", retry)]
+
+
+@contextmanager
+def _watching(settings: Settings) -> Iterator[Watching]:
+    from housekeeping_pipelines.application.config import load_config
+    from housekeeping_pipelines.watched_documents.watching import Watching
+
+    config = load_config(settings.housekeeping_config)
+    with session.platform_connection(settings) as connection:
+        yield Watching.on(connection, config)
+
+
+def _as_dict(entry: Entry) -> dict[str, Any]:
+    waits = entry.state in ("held", "gone")
+    last = entry.last_synced_at
+    return {
+        "id": entry.id,
+        "reference": entry.reference,
+        "filename": entry.filename,
+        "documents": len(entry.copies),
+        "state": entry.state,
+        "reason": _reason(entry),
+        "diff": (entry.known.held or {}).get("diff"),
+        "every_hours": entry.stale_after / timedelta(hours=1),
+        "last_synced_at": None if last is None else last.isoformat(),
+        "next_sync_at": None if waits else entry.next_sync_at.isoformat(),
+        "consecutive_failures": entry.failures,
+    }
+
+
+def _reason(entry: Entry) -> str | None:
+    held = entry.known.held
+    return held["reason"] if held and entry.state == "held" else entry.known.last_error
+
+
+def _every(interval: timedelta) -> str:
+    hours = interval / timedelta(hours=1)
+    return f"{hours / 24:g} d" if hours >= 24 and hours % 24 == 0 else f"{hours:g} h"
+
+
+def _next(entry: Entry, now: datetime) -> str:
+    if entry.state in ("held", "gone"):
+        return "a person decides"
+    return "due" if entry.next_sync_at <= now else f"{entry.next_sync_at:%Y-%m-%d %H:%M}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"   {output.escape(line)}" for line in text.splitlines())

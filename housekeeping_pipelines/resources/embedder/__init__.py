@@ -1,0 +1,37 @@
+"""From texts to vectors: one protocol, an OpenAI-compatible server, and an offline stand-in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from housekeeping_pipelines.errors import HousekeepingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from housekeeping_pipelines.resources.vector_store import Space, Vector
+
+
+class TextRefused(HousekeepingError):
+    """The server does not take these texts, and would take others."""
+
+
+class Embedder(Protocol):
+    """It may be used by many threads at once."""
+
+    @property
+    def space(self) -> Space:
+        """The model and its dimension; a server is asked once, if it must be.
+
+        Raises:
+            Unavailable, ConfigurationError: as `embed`.
+        """
+
+    def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """A vector of length 1 for each text, in their order.
+
+        Raises:
+            TextRefused: the server does not take these texts.
+            Unavailable: the server does not answer, or not in time.
+            ConfigurationError: it does not know the model or the key, or answers in another dimension.
+        """

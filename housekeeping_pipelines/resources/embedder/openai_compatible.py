@@ -1,0 +1,118 @@
+"""Embeddings of any server that speaks OpenAI's `/embeddings`, through OpenAI's client."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.resources.embedder import TextRefused
+from housekeeping_pipelines.resources.vector_store import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from housekeeping_pipelines.resources.vector_store import Vector
+
+# OpenAI takes 2,048 texts and 300,000 tokens a request (its API reference); smaller servers take less.
+BATCH = 64
+BATCH_CHARACTERS = 200_000
+TIMEOUT_SECONDS = 60.0
+# The client's own, with back-off and Retry-After, for what may be better a moment later.
+RETRIES = 2
+
+
+class OpenAIEmbedder:
+    """A model of a server. See `Embedder`."""
+
+    def __init__(
+        self, base_url: str, api_key: str | None, model: str, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        """
+        Raises:
+            ConfigurationError: the package openai is not installed.
+        """
+        try:
+            import openai
+        except ImportError:
+            raise ConfigurationError(
+                "EMBEDDING_BASE_URL needs the package openai", hint="pip install 'housekeeping-pipelines[openai]'"
+            ) from None
+        self._host, self._model = urlsplit(base_url).netloc, model
+        # Servers without keys want the header none the less.
+        self._client = openai.OpenAI(
+            base_url=base_url, api_key=api_key or "none", timeout=timeout_seconds, max_retries=RETRIES
+        )
+        self._space: Space | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def space(self) -> Space:
+        """See `Embedder`."""
+        with self._lock:
+            if self._space is None:
+                self._space = Space(self._model, len(self._ask(["dimension"])[0]))
+            return self._space
+
+    def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """See `Embedder`."""
+        dimension = self.space.dimension
+        vectors = [vector for batch in _batches(texts) for vector in self._ask(batch)]
+        if any(len(vector) != dimension for vector in vectors):
+            raise ConfigurationError(
+                f"{self._model} at {self._host} answers in another dimension than {dimension}",
+                hint="look at EMBEDDING_MODEL and its server",
+            )
+        return vectors
+
+    def _ask(self, texts: list[str]) -> list[Vector]:
+        import openai
+
+        try:
+            answer = self._client.embeddings.create(input=texts, model=self._model, encoding_format="float")
+            found = sorted(answer.data, key=lambda each: each.index)
+            vectors = [_normalised(each.embedding) for each in found]
+        except openai.APIStatusError as error:
+            raise self._refusal(error) from None
+        except openai.APIConnectionError as error:
+            late = isinstance(error, openai.APITimeoutError)
+            raise Unavailable(f"embeddings: {self._host} {'is too slow' if late else 'does not answer'}") from None
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            raise Unavailable(f"embeddings: {self._host} answers what cannot be read: {error}"[:300]) from None
+        if len(vectors) != len(texts) or [each.index for each in found] != list(range(len(texts))):
+            raise Unavailable(f"embeddings: {self._host} answers {len(vectors)} vectors for {len(texts)} texts")
+        return vectors
+
+    def _refusal(self, error: Any) -> Exception:
+        status = error.status_code
+        said = f"embeddings: {self._host} answers {status}"
+        if status in (401, 403):
+            return ConfigurationError(said, hint="look at EMBEDDING_API_KEY")
+        if status == 404:
+            return ConfigurationError(said, hint=f"look at EMBEDDING_BASE_URL and EMBEDDING_MODEL ({self._model})")
+        if status in (400, 413, 422):
+            return TextRefused(f"{said}: {error.message}"[:300])
+        return Unavailable(said)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) == BATCH or size + len(text) > BATCH_CHARACTERS):
+            yield batch
+            batch, size = [], 0
+        # Models refuse an empty text.
+        batch.append(text or " ")
+        size += len(text)
+    if batch:
+        yield batch
+
+
+def _normalised(vector: Sequence[float]) -> Vector:
+    length = math.hypot(*vector)
+    if not math.isfinite(length) or length == 0:
+        raise ValueError("a vector without a direction")
+    return [value / length for value in vector]

@@ -1,0 +1,59 @@
+"""The vector store that VECTOR_STORE_URL names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from housekeeping_pipelines.resources.vector_store import Space, VectorStore
+
+ACCEPTED = "accepted: postgresql://USER:PASSWORD@HOST/DATABASE, lancedb:///FOLDER, qdrant://HOST:PORT or qdrants://HOST"
+
+# Threads of one run that use the store at once, and one to spare.
+_CONNECTIONS = 17
+
+
+def open_vector_store(
+    url: str | None, space: Space, *, database: Callable[[], sa.Engine], home: Path, api_key: str | None = None
+) -> VectorStore:
+    """A store; nothing is asked of it yet.
+
+    Args:
+        url: None is pgvector in the platform's database.
+        home: where a relative folder starts (`lancedb://vectors`).
+
+    Raises:
+        ConfigurationError: the address is of none of these forms, or the store's package is not installed.
+    """
+    if url is None or url.startswith(("postgresql:", "postgres:")):
+        from housekeeping_pipelines.resources.database import make_engine
+        from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
+
+        try:
+            address = database().url if url is None else sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise _unknown() from None
+        return PgVectorStore(make_engine(address, pooled=_CONNECTIONS), space)
+    parts = urlsplit(url)
+    if parts.scheme == "lancedb" and (folder := parts.netloc + parts.path):
+        from housekeeping_pipelines.resources.vector_store.lance import LanceStore
+
+        return LanceStore(home / folder, space)
+    if parts.scheme in ("qdrant", "qdrants") and parts.hostname and not parts.username:
+        from housekeeping_pipelines.resources.vector_store.qdrant import open_qdrant
+
+        scheme = "https" if parts.scheme == "qdrants" else "http"
+        return open_qdrant(f"{scheme}://{parts.hostname}:{parts.port or 6333}", space, api_key=api_key)
+    raise _unknown()
+
+
+def _unknown() -> ConfigurationError:
+    return ConfigurationError("VECTOR_STORE_URL names no vector store", hint=ACCEPTED)

@@ -1,0 +1,312 @@
+"""Vectors in PostgreSQL with pgvector, an HNSW index over all of them.
+
+What a search finds is what `document_generations` points at: to switch is to write one row. A search reads pointers
+and vectors in one statement, and so in one snapshot.
+
+The tables are made by the first write, not by our migrations: a column's dimension is the embedder's, and a server
+without pgvector is to be usable for everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from housekeeping_pipelines.deletion import database_errors
+from housekeeping_pipelines.deletion.locks import lock_for_transaction
+from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from housekeeping_pipelines.resources.vector_store import Chunk, Vector
+
+# pgvector indexes `vector` up to 2,000 dimensions and `halfvec` up to 4,000 (its documentation, "HNSW").
+MAX_VECTOR, MAX_HALFVEC = 2000, 4000
+# The first that goes on scanning the index until it has found enough of what a join lets through.
+ITERATIVE_SCAN = (0, 8)
+
+_STREAMED_AT_ONCE = 1000
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+_CURRENT = """
+    FROM housekeeping.document_generations g
+    JOIN housekeeping.document_vectors v ON v.document = g.document AND v.generation = g.generation
+"""
+
+
+class PgVectorStore:
+    """Vectors in the schema `housekeeping` of a database. See `VectorStore`."""
+
+    def __init__(self, engine: sa.Engine, space: Space) -> None:
+        """
+        Args:
+            engine: with a pool: every method is a short transaction of its own.
+
+        Raises:
+            ConfigurationError: no index of pgvector takes so many dimensions.
+        """
+        if not 1 <= space.dimension <= MAX_HALFVEC:
+            raise ConfigurationError(
+                f"{space.model} makes vectors of {space.dimension:,} dimensions; pgvector indexes {MAX_HALFVEC:,}",
+                hint="choose another EMBEDDING_MODEL, or another VECTOR_STORE_URL",
+            )
+        self._engine, self._space = engine, space
+        self._type = "vector" if space.dimension <= MAX_VECTOR else "halfvec"
+        self._ready = False
+        self._iterative: bool | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def label(self) -> str:
+        return f"pgvector in database {self._engine.url.database}"
+
+    def check(self) -> None:
+        """See `VectorStore`; tables that are not made yet are no fault."""
+        with self._transaction() as connection:
+            available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
+            if connection.scalar(sa.text(available)) is None:
+                raise ConfigurationError(
+                    f"the server of database {self._engine.url.database} has no pgvector",
+                    hint="install its extension vector there, or set VECTOR_STORE_URL",
+                )
+            self._ready = self._is_made(connection)
+
+    def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
+        """See `VectorStore`."""
+        self._prepare()
+        with self._transaction() as connection:
+            current = _pointer(connection, document)
+            if current == generation:
+                raise ValueError(f"{generation} is current of {document}")
+            connection.execute(
+                sa.text("DELETE FROM housekeeping.document_vectors WHERE document = :d AND generation = :g"),
+                {"d": document, "g": generation},
+            )
+            count = 0
+            driver: Any = connection.connection.driver_connection
+            columns = "document, generation, position, hash, content, metadata, embedding"
+            with (
+                driver.cursor() as cursor,
+                cursor.copy(f"COPY housekeeping.document_vectors ({columns}) FROM STDIN (ENCODING 'UTF8')") as copy,
+            ):
+                start = f"{document.translate(_ESCAPES)}\t{generation.translate(_ESCAPES)}\t"
+                for chunk in chunks:
+                    copy.write(start + _line(chunk))
+                    count += 1
+            return count
+
+    def switch(self, document: str, generation: str) -> None:
+        """See `VectorStore`."""
+        self._prepare()
+        with self._transaction() as connection:
+            names = {"d": document, "g": generation}
+            written = "SELECT 1 FROM housekeeping.document_vectors WHERE document = :d AND generation = :g LIMIT 1"
+            if connection.scalar(sa.text(written), names) is None:
+                raise LookupError(f"nothing of {generation} was written for {document}")
+            connection.execute(
+                sa.text(
+                    "INSERT INTO housekeeping.document_generations (document, generation, switched_at)"
+                    " VALUES (:d, :g, now()) ON CONFLICT (document)"
+                    " DO UPDATE SET generation = excluded.generation, switched_at = excluded.switched_at"
+                ),
+                names,
+            )
+
+    def prune(self, document: str) -> int:
+        """See `VectorStore`."""
+        return self._change(
+            "DELETE FROM housekeeping.document_vectors v WHERE document = :d AND NOT EXISTS"
+            " (SELECT FROM housekeeping.document_generations g"
+            " WHERE g.document = v.document AND g.generation = v.generation)",
+            d=document,
+        )
+
+    def delete(self, documents: Sequence[str]) -> int:
+        """See `VectorStore`."""
+        if not self._made():
+            return 0
+        with self._transaction() as connection:
+            names = {"ids": list(documents)}
+            ids = sa.bindparam("ids", type_=ARRAY(sa.Text))
+            # The pointers first: a search finds the whole of a document, or nothing of it.
+            pointed = sa.text("DELETE FROM housekeeping.document_generations WHERE document = ANY (:ids)")
+            connection.execute(pointed.bindparams(ids), names)
+            rows = sa.text(
+                "WITH gone AS (DELETE FROM housekeeping.document_vectors WHERE document = ANY (:ids)"
+                " RETURNING document) SELECT count(DISTINCT document) FROM gone"
+            )
+            return connection.scalar(rows.bindparams(ids), names) or 0
+
+    def current(self, document: str) -> Generation | None:
+        """See `VectorStore`."""
+        row = self._one(
+            "SELECT g.generation, (SELECT count(*) FROM housekeeping.document_vectors v"
+            " WHERE v.document = g.document AND v.generation = g.generation)"
+            " FROM housekeeping.document_generations g WHERE g.document = :d",
+            d=document,
+        )
+        return None if row is None or not row[1] else Generation(document, row[0], row[1])
+
+    def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
+        """See `VectorStore`."""
+        if not self._made():
+            return {}
+        statement = sa.text(
+            f"SELECT DISTINCT ON (v.hash) v.hash, v.embedding::text {_CURRENT}"
+            " WHERE g.document = :d AND v.hash = ANY (:hashes)"
+        ).bindparams(sa.bindparam("hashes", type_=ARRAY(sa.Text)))
+        with self._transaction() as connection:
+            rows = connection.execute(statement, {"d": document, "hashes": list(hashes)})
+            return {hash_: json.loads(text) for hash_, text in rows}
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """See `VectorStore`."""
+        if not self._made():
+            return
+        statement = sa.text(
+            "SELECT document, count(*), max(written_at) FROM housekeeping.document_vectors"
+            " GROUP BY document ORDER BY document"
+        )
+        with self._transaction() as connection:
+            rows = connection.execution_options(yield_per=_STREAMED_AT_ONCE).execute(statement)
+            for document, chunks, written_at in rows:
+                yield StoredDocument(document, chunks, written_at)
+
+    def count(self, document: str | None = None) -> int:
+        """See `VectorStore`."""
+        row = self._one(f"SELECT count(*) {_CURRENT} WHERE CAST(:d AS text) IS NULL OR g.document = :d", d=document)
+        return row[0] if row is not None else 0
+
+    def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
+        """See `VectorStore`."""
+        if not self._made():
+            return []
+        statement = sa.text(
+            "SELECT v.document, v.position, v.content, v.metadata,"
+            f" 1 - (v.embedding <=> CAST(:vector AS {self._type})) {_CURRENT}"
+            f" ORDER BY v.embedding <=> CAST(:vector AS {self._type}) LIMIT :limit"
+        )
+        with self._transaction() as connection:
+            if self._scans_on(connection):
+                connection.exec_driver_sql("SET LOCAL hnsw.iterative_scan = strict_order")
+            rows = connection.execute(statement, {"vector": _as_text(vector), "limit": limit})
+            return [Hit(row[0], row[1], row[2], row[4], row[3]) for row in rows]
+
+    def close(self) -> None:
+        """See `VectorStore`."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise database_errors.explain(error, self._engine.url) from None
+        except sa.exc.TimeoutError:
+            raise Unavailable(f"{self.label}: no connection came free") from None
+
+    def _one(self, statement: str, **parameters: Any) -> Sequence[Any] | None:
+        if not self._made():
+            return None
+        with self._transaction() as connection:
+            return connection.execute(sa.text(statement), parameters).one_or_none()
+
+    def _change(self, statement: str, **parameters: Any) -> int:
+        if not self._made():
+            return 0
+        with self._transaction() as connection:
+            return connection.execute(sa.text(statement), parameters).rowcount
+
+    def _made(self) -> bool:
+        if not self._ready:
+            with self._transaction() as connection:
+                self._ready = self._is_made(connection)
+        return self._ready
+
+    def _is_made(self, connection: sa.Connection) -> bool:
+        """Whether the tables are there; if so, they are of our space."""
+        if connection.scalar(sa.select(sa.func.to_regclass("housekeeping.vector_space"))) is None:
+            return False
+        row = connection.execute(sa.text("SELECT model, dimension FROM housekeeping.vector_space")).one()
+        found = Space(*row)
+        if found != self._space:
+            tables = ", ".join(f"housekeeping.{name}" for name in ("document_vectors", "document_generations"))
+            raise ConfigurationError(
+                f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
+                f" {self._space.model} ({self._space.dimension})",
+                hint=f"set EMBEDDING_MODEL back; or DROP TABLE {tables}, housekeeping.vector_space and run"
+                " `housekeeping sync-watched-documents --force`",
+            )
+        return True
+
+    def _prepare(self) -> None:
+        """Make what is not there; two processes may do so at once."""
+        if self._ready:
+            return
+        with self._lock:
+            if self._ready:
+                return
+            with self._transaction():
+                ensure_schema(self._engine)
+            with self._transaction() as connection:
+                connection.execute(lock_for_transaction("vector store"))
+                if not self._is_made(connection):
+                    self._make(connection)
+            self._ready = True
+
+    def _make(self, connection: sa.Connection) -> None:
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
+        except sa.exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"pgvector cannot be made usable in database {self._engine.url.database}:"
+                f" {database_errors.describe(error)}",
+                hint="let an administrator run there: CREATE EXTENSION vector",
+            ) from None
+        for statement in (
+            "CREATE TABLE housekeeping.vector_space (model text NOT NULL, dimension int NOT NULL)",
+            f"""CREATE TABLE housekeeping.document_vectors (
+                document text COLLATE "C", generation text, position int, hash text NOT NULL, content text NOT NULL,
+                metadata jsonb NOT NULL, embedding {self._type}({self._space.dimension}) NOT NULL,
+                written_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (document, generation, position))""",
+            """CREATE TABLE housekeeping.document_generations (
+                document text COLLATE "C" PRIMARY KEY, generation text NOT NULL, switched_at timestamptz NOT NULL)""",
+            f"""CREATE INDEX ix_housekeeping_document_vectors_embedding ON housekeeping.document_vectors
+                USING hnsw (embedding {self._type}_cosine_ops)""",
+        ):
+            connection.exec_driver_sql(statement)
+        values = {"model": self._space.model, "dimension": self._space.dimension}
+        connection.execute(sa.text("INSERT INTO housekeeping.vector_space VALUES (:model, :dimension)"), values)
+
+    def _scans_on(self, connection: sa.Connection) -> bool:
+        if self._iterative is None:
+            version = connection.scalar(sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")) or "0"
+            self._iterative = tuple(int(part) for part in version.split(".")[:2]) >= ITERATIVE_SCAN
+        return self._iterative
+
+
+def _pointer(connection: sa.Connection, document: str) -> str | None:
+    statement = sa.text("SELECT generation FROM housekeeping.document_generations WHERE document = :d")
+    found: str | None = connection.scalar(statement, {"d": document})
+    return found
+
+
+def _line(chunk: Chunk) -> str:
+    about = json.dumps(dict(chunk.metadata), ensure_ascii=False)
+    parts = (str(chunk.position), chunk.hash, chunk.text, about)
+    return "\t".join(part.translate(_ESCAPES) for part in parts) + f"\t{_as_text(chunk.vector)}\n"
+
+
+def _as_text(vector: Vector) -> str:
+    return f"[{','.join(map(repr, vector))}]"

@@ -1,0 +1,299 @@
+"""Vectors in Qdrant, through its own client."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
+from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from housekeeping_pipelines.resources.vector_store import Chunk, Vector
+
+COLLECTION = "housekeeping_documents"
+
+_WRITTEN_AT_ONCE = 256
+_READ_AT_ONCE = 1000
+TIMEOUT_SECONDS = 60
+
+# Points are named by UUIDs that follow from what they are.
+_NAMESPACE = uuid.UUID("6f3c7f0e-6f0b-5c0a-9d5e-2f1a3c4b5d6e")
+
+
+def connect(url: str, *, api_key: str | None = None) -> Any:
+    """Qdrant's client.
+
+    Raises:
+        ConfigurationError: its package is not installed.
+    """
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError:
+        raise ConfigurationError(
+            "VECTOR_STORE_URL=qdrant://… needs the package qdrant-client",
+            hint="pip install 'housekeeping-pipelines[qdrant]'",
+        ) from None
+    return QdrantClient(url=url, api_key=api_key, timeout=TIMEOUT_SECONDS, check_compatibility=False)
+
+
+class QdrantStore:
+    """Vectors in a collection, and in a second one which generation of each document is current. See `VectorStore`."""
+
+    def __init__(self, client: Any, space: Space, *, collection: str = COLLECTION, where: str = "Qdrant") -> None:
+        self._client, self._space, self._where = client, space, where
+        self._collection, self._pointed = collection, f"{collection}_generations"
+        self._ready = False
+
+    @property
+    def label(self) -> str:
+        return f"collection {self._collection} of {self._where}"
+
+    def check(self) -> None:
+        """See `VectorStore`; collections that are not made yet are no fault."""
+        self._ready = False
+        self._made()
+
+    def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
+        """See `VectorStore`."""
+        from qdrant_client import models
+
+        self._prepare()
+        if self._pointers({document}).get(document) == generation:
+            raise ValueError(f"{generation} is current of {document}")
+        count, rest = 0, iter(chunks)
+        now = datetime.now(UTC).timestamp()
+        with self._explained():
+            self._client.delete(self._collection, points_selector=self._of(document, generation), wait=True)
+            while part := list(islice(rest, _WRITTEN_AT_ONCE)):
+                points = [
+                    models.PointStruct(
+                        id=_point(document, generation, str(chunk.position)),
+                        vector=chunk.vector,
+                        payload={
+                            "document": document,
+                            "generation": generation,
+                            "position": chunk.position,
+                            "hash": chunk.hash,
+                            "content": chunk.text,
+                            "metadata": dict(chunk.metadata),
+                            "written_at": now,
+                        },
+                    )
+                    for chunk in part
+                ]
+                self._client.upsert(self._collection, points=points, wait=True)
+                count += len(part)
+        return count
+
+    def switch(self, document: str, generation: str) -> None:
+        """See `VectorStore`."""
+        from qdrant_client import models
+
+        self._prepare()
+        with self._explained():
+            if not self._client.count(self._collection, count_filter=self._of(document, generation)).count:
+                raise LookupError(f"nothing of {generation} was written for {document}")
+            payload = {"document": document, "generation": generation}
+            point = models.PointStruct(id=_point(document), vector=[1.0], payload=payload)
+            self._client.upsert(self._pointed, points=[point], wait=True)
+
+    def prune(self, document: str) -> int:
+        """See `VectorStore`."""
+        if not self._made():
+            return 0
+        with self._explained():
+            others = self._of(document, but=self._pointers({document}).get(document))
+            count = self._client.count(self._collection, count_filter=others).count
+            if count:
+                self._client.delete(self._collection, points_selector=others, wait=True)
+            return int(count)
+
+    def delete(self, documents: Sequence[str]) -> int:
+        """See `VectorStore`."""
+        if not self._made():
+            return 0
+        gone = 0
+        with self._explained():
+            for document in documents:
+                there = self._client.count(self._collection, count_filter=self._of(document)).count
+                self._client.delete(self._pointed, points_selector=[_point(document)], wait=True)
+                self._client.delete(self._collection, points_selector=self._of(document), wait=True)
+                gone += bool(there)
+        return gone
+
+    def current(self, document: str) -> Generation | None:
+        """See `VectorStore`."""
+        name = self._pointers({document}).get(document)
+        if name is None:
+            return None
+        with self._explained():
+            count = self._client.count(self._collection, count_filter=self._of(document, name)).count
+        return Generation(document, name, count) if count else None
+
+    def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
+        """See `VectorStore`."""
+        name = self._pointers({document}).get(document)
+        if name is None:
+            return {}
+        wanted = set(hashes)
+        points = self._points(self._collection, self._of(document, name), vectors=True)
+        return {each.payload["hash"]: list(each.vector) for each in points if each.payload["hash"] in wanted}
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """See `VectorStore`; the ids are in memory, the rest is not."""
+        if not self._made():
+            return
+        found: dict[str, tuple[int, float]] = {}
+        for each in self._points(self._collection, None, fields=["document", "written_at"]):
+            count, newest = found.get(each.payload["document"], (0, 0.0))
+            found[each.payload["document"]] = (count + 1, max(newest, each.payload["written_at"]))
+        for name in sorted(found, key=str.encode):
+            count, newest = found[name]
+            yield StoredDocument(name, count, datetime.fromtimestamp(newest, UTC))
+
+    def count(self, document: str | None = None) -> int:
+        """See `VectorStore`."""
+        if document is not None:
+            current = self.current(document)
+            return current.chunks if current else 0
+        if not self._made():
+            return 0
+        pointers = self._points(self._pointed, None)
+        names = {(each.payload.get("document"), each.payload.get("generation")) for each in pointers}
+        points = self._points(self._collection, None, fields=["document", "generation"])
+        return sum((each.payload["document"], each.payload["generation"]) in names for each in points)
+
+    def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
+        """See `VectorStore`."""
+        if not self._made():
+            return []
+
+        def find(count: int) -> list[Candidate]:
+            with self._explained():
+                points = self._client.query_points(
+                    self._collection, query=vector, limit=count, with_payload=True
+                ).points
+            return [
+                Candidate(
+                    Hit(
+                        p.payload["document"],
+                        p.payload["position"],
+                        p.payload["content"],
+                        p.score,
+                        p.payload["metadata"],
+                    ),
+                    p.payload["generation"],
+                )
+                for p in points
+            ]
+
+        return settled_search(find, self._pointers, limit)
+
+    def close(self) -> None:
+        """See `VectorStore`."""
+        self._client.close()
+
+    def _pointers(self, documents: set[str]) -> dict[str, str]:
+        if not documents or not self._made():
+            return {}
+        with self._explained():
+            points = self._client.retrieve(self._pointed, ids=[_point(each) for each in documents])
+        return {point.payload["document"]: point.payload["generation"] for point in points}
+
+    def _points(
+        self, collection: str, wanted: Any, *, fields: list[str] | bool = True, vectors: bool = False
+    ) -> Iterator[Any]:
+        offset: Any = None
+        while True:
+            with self._explained():
+                points, offset = self._client.scroll(
+                    collection, scroll_filter=wanted, limit=_READ_AT_ONCE, offset=offset, with_payload=fields,
+                    with_vectors=vectors,
+                )  # fmt: skip
+            yield from points
+            if offset is None:
+                return
+
+    def _of(self, document: str, generation: str | None = None, *, but: str | None = None) -> Any:
+        from qdrant_client import models
+
+        def matches(name: str, value: str) -> Any:
+            return models.FieldCondition(key=name, match=models.MatchValue(value=value))
+
+        must = [matches("document", document)]
+        if generation is not None:
+            must.append(matches("generation", generation))
+        return models.Filter(must=must, must_not=[matches("generation", but)] if but is not None else None)
+
+    def _made(self) -> bool:
+        """Whether the collections are there; if so, they are of our space."""
+        if self._ready:
+            return True
+        with self._explained():
+            if not (self._client.collection_exists(self._pointed) and self._client.collection_exists(self._collection)):
+                return False
+            about = self._client.retrieve(self._pointed, ids=[_point()])
+            if not about:
+                return False
+        found = Space(about[0].payload["model"], about[0].payload["dimension"])
+        if found != self._space:
+            raise ConfigurationError(
+                f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
+                f" {self._space.model} ({self._space.dimension})",
+                hint=f"set EMBEDDING_MODEL back; or delete the collections {self._collection} and {self._pointed} and"
+                " run `housekeeping sync-watched-documents --force`",
+            )
+        self._ready = True
+        return True
+
+    def _prepare(self) -> None:
+        """Make what is not there; what the space is last, so that it says that all is there."""
+        from qdrant_client import models
+
+        if self._made():
+            return
+        with self._explained():
+            sizes = {self._collection: self._space.dimension, self._pointed: 1}
+            for name, size in sizes.items():
+                if not self._client.collection_exists(name):
+                    parameters = models.VectorParams(size=size, distance=models.Distance.COSINE)
+                    self._client.create_collection(name, vectors_config=parameters)
+                for key in ("document", "generation"):
+                    self._client.create_payload_index(name, key, models.PayloadSchemaType.KEYWORD)
+            payload = {"model": self._space.model, "dimension": self._space.dimension}
+            self._client.upsert(
+                self._pointed, points=[models.PointStruct(id=_point(), vector=[1.0], payload=payload)], wait=True
+            )
+        self._made()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+        try:
+            yield
+        except UnexpectedResponse as error:
+            if error.status_code in (401, 403):
+                raise ConfigurationError(
+                    f"{self.label} answers {error.status_code}", hint="look at VECTOR_STORE_API_KEY"
+                ) from None
+            raise Unavailable(f"{self.label} answers {error.status_code}") from None
+        except ResponseHandlingException:
+            raise Unavailable(f"{self.label} does not answer") from None
+
+
+def _point(*parts: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, "\0".join(parts)))
+
+
+def open_qdrant(url: str, space: Space, *, api_key: str | None = None) -> QdrantStore:
+    """The store at an address of HTTP."""
+    return QdrantStore(connect(url, api_key=api_key), space, where=f"Qdrant at {urlsplit(url).netloc}")

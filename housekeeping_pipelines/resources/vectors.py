@@ -1,0 +1,57 @@
+"""The vector store and the embedder as the settings name them; neither is opened before it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.resources.embedder import Embedder
+    from housekeeping_pipelines.resources.vector_store import VectorStore
+    from housekeeping_pipelines.settings import Settings
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Where vectors are kept, and what makes them."""
+
+    settings: Settings
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """
+        Raises:
+            ConfigurationError: the settings do not go together.
+        """
+        from housekeeping_pipelines.resources.embedder.opening import open_embedder
+
+        settings = self.settings
+        return open_embedder(settings.embedding_base_url, settings.embedding_api_key, settings.embedding_model)
+
+    def open(self, database: Callable[[], sa.Engine]) -> VectorStore:
+        """The store, looked at and not changed; whoever opens it closes it.
+
+        Args:
+            database: the platform's, for the store that is in it.
+
+        Raises:
+            ConfigurationError: it is not there, may not be used, or holds vectors of another model.
+            Unavailable: it, or the server of embeddings, does not answer.
+        """
+        from housekeeping_pipelines.resources.vector_store.opening import open_vector_store
+
+        settings = self.settings
+        store = open_vector_store(
+            settings.vector_store_url,
+            self.embedder.space,
+            database=database,
+            home=settings.housekeeping_home,
+            api_key=settings.vector_store_api_key,
+        )
+        store.check()
+        return store

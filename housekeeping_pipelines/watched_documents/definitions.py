@@ -1,0 +1,91 @@
+"""Watched documents in Dagster: the op, and the sensor that starts it when something is due.
+
+What does the work is imported by the op: importing the definitions is to stay quick.
+"""
+
+from datetime import timedelta
+from functools import partial
+
+import dagster as dg
+from pydantic import Field
+
+from housekeeping_pipelines.common.config import TaskConfig
+from housekeeping_pipelines.common.jobs import Task, sensor
+from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.runs import run_in_flight
+from housekeeping_pipelines.deletion.progress import Observer
+from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.resources.vectors import Vectors
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.watched_documents.sources.opening import Sources
+
+
+class SyncWatchedDocuments(TaskConfig):
+    dry_run: bool = Field(False, description="Fetch and compare, and write nothing.")
+    max_documents: int | None = Field(None, ge=1, description="Documents that one run takes, the longest due first.")
+    max_seconds: float | None = Field(None, gt=0, description="Seconds after which no document is begun.")
+    force: bool = Field(False, description="Take every watched document, due or not.")
+
+
+@dg.op
+def sync_watched_documents(
+    context: dg.OpExecutionContext,
+    config: SyncWatchedDocuments,
+    database: dg.ResourceParam[Database],
+    vectors: dg.ResourceParam[Vectors],
+    sources: dg.ResourceParam[Sources],
+    observer: dg.ResourceParam[Observer],
+) -> None:
+    """Fetch the watched documents that are due; where one changed, replace its text and its vectors everywhere."""
+    from housekeeping_pipelines.watched_documents.sync import Options, sync_documents
+    from housekeeping_pipelines.watched_documents.texts import documents_folder
+
+    settings = database.settings
+
+    def work(task: str, run_id: str) -> Report:
+        keeper = database.housekeeper(observer)
+        options = Options(
+            max_documents=config.max_documents,
+            max_seconds=config.max_seconds,
+            force=config.force,
+            concurrency=settings.watch_concurrency,
+            stale_after=timedelta(hours=settings.watch_interval_hours),
+        )
+        body = partial(
+            sync_documents,
+            keeper=keeper,
+            config=database.config,
+            source=sources,
+            vectors=vectors,
+            texts=documents_folder(settings),
+            options=options,
+        )
+        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
+
+    do_task(context, work)
+
+
+def watched_documents_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg.SensorDefinition:
+    """Starts the job when a watched document is due."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        from housekeeping_pipelines.watched_documents.watching import look
+
+        try:
+            due = look(load_settings())
+        except HousekeepingError as error:
+            return dg.SkipReason(error.one_line)
+        if not due:
+            return dg.SkipReason("0 watched documents are due")
+        what = "1 watched document is due" if due == 1 else f"{due:,} watched documents are due"
+        going = run_in_flight(context.instance, job.name)
+        if going is not None:
+            return dg.SkipReason(f"{what}; run {going} is still at it")
+        return dg.SensorResult(run_requests=[dg.RunRequest(tags={"housekeeping/due_documents": str(due)})])
+
+    return sensor("watched_documents_sensor", job, evaluate, seconds=interval_seconds)
+
+
+SYNC_WATCHED_DOCUMENTS = Task(sync_watched_documents, SyncWatchedDocuments)

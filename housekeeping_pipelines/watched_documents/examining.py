@@ -1,0 +1,210 @@
+"""One watched document from its source to a generation of vectors that no search sees yet.
+
+This is what runs beside others: it changes nothing that anybody reads. What it finds is then published, or not.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.resources.embedder import TextRefused
+from housekeeping_pipelines.resources.vector_store import Chunk
+from housekeeping_pipelines.watched_documents.chunking import content_hash, split
+from housekeeping_pipelines.watched_documents.judging import suspicion
+from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
+from housekeeping_pipelines.watched_documents.sources.references import parse_reference
+from housekeeping_pipelines.watched_documents.texts import TextFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from housekeeping_pipelines.resources.embedder import Embedder
+    from housekeeping_pipelines.resources.vector_store import Vector, VectorStore
+    from housekeeping_pipelines.watched_documents.queue import Entry
+    from housekeeping_pipelines.watched_documents.sources import Outcome, Source, State
+    from housekeeping_pipelines.watched_documents.texts import Texts
+
+logger = logging.getLogger(__name__)
+
+# About 4,000 chunks; nobody reads a longer page, and whoever makes one wants to fill the store.
+MAX_TEXT_CHARACTERS = 5_000_000
+
+Kind = Literal["updated", "unchanged", "held", "gone", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of a document.
+
+    Attributes:
+        hash: of the new text; None where there is none.
+        old, text: the text that is there and the new one, where they differ.
+        state: the source's own, which replaces the one that is kept.
+        generation, published: of the vectors that were written and are not switched to yet.
+        reason: why it is held, gone or failed, or what was done besides.
+    """
+
+    entry: Entry
+    kind: Kind
+    reason: str = ""
+    hash: str | None = None
+    text: str | None = None
+    old: str | None = None
+    title: str | None = None
+    state: State | None = None
+    generation: str | None = None
+    published: str | None = None
+    bytes: int = 0
+    chunks_embedded: int = 0
+    chunks_reused: int = 0
+    failure: Failed | None = None
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Looks at watched documents, many at once."""
+
+    source: Source
+    store: VectorStore
+    embedder: Embedder
+    texts: Texts
+    clock: Callable[[], datetime]
+    dry_run: bool = False
+
+    def examine(self, entry: Entry) -> Finding:
+        """Fetch and compare a document; where it changed, embed what is new and write a generation for every copy.
+
+        Raises:
+            HousekeepingError: the embedder or the vector store cannot be used: that is no fault of the document.
+        """
+        try:
+            return self._examine(entry)
+        except (TextRefused, TextFileError) as error:
+            return _failed(entry, str(error))
+
+    def _examine(self, entry: Entry) -> Finding:
+        known = entry.known
+        for copy in entry.copies:
+            self.texts.check_path(copy.docpath)
+        outcome = self._fetch(entry, known.fetch_state if known.content_hash is not None else None)
+        in_place = self._in_place(entry) if isinstance(outcome, Content | Unchanged) else False
+        fetched = getattr(outcome, "bytes", 0)
+        if isinstance(outcome, Unchanged):
+            if in_place:
+                return Finding(entry, "unchanged", hash=known.content_hash, state=outcome.state, bytes=fetched)
+            # Somebody was interrupted, or a copy is new: what is there has to be made whole again.
+            outcome = self._fetch(entry, None)
+            fetched += getattr(outcome, "bytes", 0)
+        if isinstance(outcome, Gone):
+            return Finding(entry, "gone", outcome.reason)
+        if isinstance(outcome, Unchanged):
+            outcome = Failed("the source says that nothing changed, although it was asked for the whole")
+        if isinstance(outcome, Failed):
+            return _failed(entry, outcome.reason, outcome)
+        return self._compare(entry, outcome, fetched, in_place=in_place)
+
+    def _fetch(self, entry: Entry, previous: State | None) -> Outcome:
+        if not entry.reference:
+            return Failed("its metadata has no chunkSource, which says where it comes from")
+        try:
+            return self.source.fetch(parse_reference(entry.reference), previous)
+        except ConfigurationError as error:
+            return Failed(error.one_line)
+        except Exception as error:
+            # A source of somebody else's: it must not end the run for the others.
+            logger.exception("%s: its source failed", entry.name)
+            return Failed(f"its source failed: {type(error).__name__}: {error}"[:500])
+
+    def _in_place(self, entry: Entry) -> bool:
+        """Whether every copy has the vectors that are known of."""
+        if entry.known.generation is None:
+            return False
+        for copy in entry.copies:
+            found = self.store.current(copy.doc_id)
+            if found is None or found.name != entry.known.generation:
+                return False
+        return True
+
+    def _compare(self, entry: Entry, content: Content, fetched: int, *, in_place: bool) -> Finding:
+        known, text = entry.known, _clean(content.text)
+        if not text.strip() and known.content_hash is None:
+            return _failed(entry, "the source has no text")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            return _failed(entry, f"its text has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}")
+        digest = content_hash(text)
+        if digest == known.rejected_hash:
+            # The state that is kept stays that of the text that is kept.
+            return Finding(entry, "unchanged", "the text that was rejected", hash=known.content_hash, bytes=fetched)
+        if digest == known.content_hash and in_place:
+            return Finding(entry, "unchanged", hash=digest, state=content.state, bytes=fetched)
+        old = self._old_text(entry)
+        same = old is not None and old == text
+        reason = None if same or digest in (known.accepted_hash, known.content_hash) else suspicion(text, old)
+        if not text.strip() and reason is None:
+            return _failed(entry, "the source has no text")
+        if reason is not None:
+            return Finding(entry, "held", reason, hash=digest, text=text, old=old, bytes=fetched)
+        published = known.published if digest == known.content_hash else None
+        published = published or self.clock().isoformat(timespec="milliseconds")
+        generation = f"{digest[:32]}@{published}"
+        embedded, reused = (0, 0) if self.dry_run else self._write(entry, generation, published, content.title, text)
+        return Finding(
+            entry,
+            "updated",
+            "its vectors were made" if same else "",
+            hash=digest,
+            text=text,
+            old=old,
+            title=content.title,
+            state=content.state,
+            generation=generation,
+            published=published,
+            bytes=fetched,
+            chunks_embedded=embedded,
+            chunks_reused=reused,
+        )
+
+    def _old_text(self, entry: Entry) -> str | None:
+        try:
+            return self.texts.read(entry.copies[0].docpath)
+        except TextFileError as error:
+            # What cannot be read is lost already; the new text takes its place.
+            logger.warning("%s: %s", entry.name, error)
+            return None
+
+    def _write(self, entry: Entry, generation: str, published: str, title: str | None, text: str) -> tuple[int, int]:
+        """A generation for every copy from the same vectors; returns how many chunks were embedded, and were not."""
+        parts = split(text)
+        vectors: dict[str, Vector] = {}
+        for copy in entry.copies:
+            missing = list({part.hash for part in parts} - vectors.keys())
+            if missing:
+                vectors |= self.store.vectors(copy.doc_id, missing)
+        fresh = {part.hash: part.text for part in parts if part.hash not in vectors}
+        if fresh:
+            vectors |= dict(zip(fresh, self.embedder.embed(list(fresh.values())), strict=True))
+        about = {"published": published, "title": title or entry.filename, "chunkSource": entry.reference}
+        written = 0
+        for copy in entry.copies:
+            chunks = (
+                Chunk(position, part.text, part.hash, vectors[part.hash], {**about, "filename": entry.filename})
+                for position, part in enumerate(parts)
+            )
+            current = self.store.current(copy.doc_id)
+            if current is None or current.name != generation:
+                written += self.store.write(copy.doc_id, generation, chunks)
+        return len(fresh), max(written - len(fresh), 0)
+
+
+def _clean(text: str) -> str:
+    """Without what PostgreSQL and UTF-8 cannot hold, and with one kind of line end."""
+    plain = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    return plain.encode(errors="replace").decode()
+
+
+def _failed(entry: Entry, reason: str, failure: Failed | None = None) -> Finding:
+    return Finding(entry, "failed", reason, failure=failure or Failed(reason))

@@ -1,0 +1,332 @@
+"""Which documents are watched, when each is due, and what is known of it.
+
+The platform's `document_sync_queues` has one row a file name: a document and its copies in other workspaces are
+fetched once. What the platform has no column for is in `housekeeping.watched_documents`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from housekeeping_pipelines.deletion import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from housekeeping_pipelines.application.platform import MappedTable, Platform
+
+State = Literal["active", "error", "gone", "held"]
+RunStatus = Literal["success", "exited", "failed"]
+
+# What a sync takes by itself; the others wait for a person.
+SYNCED_STATES = ("active", "error")
+
+# Entries that are read at once: each has its copies, but no text.
+_READ_AT_ONCE = 200
+
+own = schema.watched_documents
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A document of one workspace; `key` is its row's, `doc_id` the name of its vectors."""
+
+    key: Any
+    doc_id: str
+    docpath: str
+    workspace: Any
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the last syncs left; see `housekeeping.watched_documents`."""
+
+    content_hash: str | None = None
+    generation: str | None = None
+    published: str | None = None
+    fetch_state: dict[str, Any] | None = None
+    gone_count: int = 0
+    gone_at: datetime | None = None
+    last_error: str | None = None
+    held: dict[str, Any] | None = None
+    accepted_hash: str | None = None
+    rejected_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A watched document with its copies, the one that the queue names first."""
+
+    key: Any
+    filename: str
+    reference: str | None
+    state: State
+    stale_after: timedelta
+    next_sync_at: datetime
+    last_synced_at: datetime | None
+    failures: int
+    copies: tuple[Copy, ...]
+    known: Known
+
+    @property
+    def id(self) -> str:
+        return str(self.key)
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return self.reference or self.filename
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a sync found and did, as it is recorded.
+
+    Attributes:
+        synced: whether the source answered, so that `last_synced_at` moves.
+        metadata: what the copies' own `metadata` gets.
+    """
+
+    state: State
+    next_sync_at: datetime
+    failures: int
+    status: RunStatus
+    result: Mapping[str, Any]
+    known: Known
+    synced: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Queue:
+    """The queue in the live database. Its methods are part of the connection's transaction.
+
+    Raises:
+        ConfigurationError: the platform lacks one of the tables, or a column.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.documents: MappedTable = platform.table("documents")
+        self.queues: MappedTable = platform.table("document_sync_queues")
+        self.runs: MappedTable = platform.table("document_sync_runs")
+
+    def count_due(self, connection: sa.Connection, now: datetime, *, limit: int) -> int:
+        """How many documents are due, at most `limit`; those that are watched and in no queue are."""
+        due = sa.select(sa.literal(1)).select_from(self._joined()).where(self._is_due(now)).limit(limit)
+        stranded = self._stranded().limit(limit)
+        both = sa.union_all(due.subquery().select(), sa.select(sa.literal(1)).select_from(stranded.subquery()))
+        return min(limit, connection.scalar(sa.select(sa.func.count()).select_from(both.subquery())) or 0)
+
+    def adopt(self, connection: sa.Connection, now: datetime, stale_after: timedelta) -> int:
+        """Give a place in the queue to what is watched and has none, as a copy whose first document was deleted."""
+        stranded = list(connection.scalars(self._stranded()))
+        for key in stranded:
+            self.insert(connection, key, now, stale_after)
+        return len(stranded)
+
+    def insert(self, connection: sa.Connection, document: Any, due: datetime, stale_after: timedelta) -> Any:
+        """A new place in the queue; returns its key."""
+        q = self.queues
+        given = self._given(
+            q,
+            document_id=document,
+            stale_after_ms=int(stale_after.total_seconds() * 1000),
+            next_sync_at=due,
+            consecutive_failures=0,
+            state="active",
+            created_at=due,
+        )
+        return connection.scalar(sa.insert(q.live.selectable).values(given).returning(q["id"]))
+
+    def forget_strangers(self, connection: sa.Connection) -> None:
+        """Drop what is known of queues that are no more."""
+        there = sa.select(sa.cast(self.queues["id"], sa.Text))
+        connection.execute(sa.delete(own).where(own.c.queue.not_in(there)))
+
+    def due(self, connection: sa.Connection, now: datetime, *, force: bool, limit: int | None) -> list[Any]:
+        """The keys of what is to be synced, the one that waited longest first."""
+        wanted = self.queues["state"].in_(SYNCED_STATES) if force else self._is_due(now)
+        keys = sa.select(self.queues["id"]).select_from(self._joined()).where(wanted)
+        return list(connection.scalars(keys.order_by(self.queues["next_sync_at"], self.queues["id"]).limit(limit)))
+
+    def read(self, connection: sa.Connection, keys: Sequence[Any]) -> Iterator[Entry]:
+        """The entries of these keys in their order; what went meanwhile is left out."""
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            part = keys[start : start + _READ_AT_ONCE]
+            found = {entry.key: entry for entry in self._entries(connection, self.queues["id"].in_(part))}
+            yield from (found[key] for key in part if key in found)
+
+    def all(self, connection: sa.Connection) -> list[Entry]:
+        """Every entry, in the order of their turns."""
+        return sorted(self._entries(connection, sa.true()), key=lambda entry: entry.next_sync_at)
+
+    def find(self, connection: sa.Connection, id_: str) -> Entry | None:
+        """The entry of this id, locked for the transaction."""
+        return next(iter(self._entries(connection, sa.cast(self.queues["id"], sa.Text) == id_, lock=True)), None)
+
+    def lease(self, connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
+        """Lock entries for the transaction; those that others have, or changed since they were read, are left out."""
+        q = self.queues
+        statement = sa.select(q["id"], q["next_sync_at"], q["state"]).where(q["id"].in_([each.key for each in entries]))
+        rows = connection.execute(statement.with_for_update(skip_locked=True))
+        mine = {key: (_utc(due), state) for key, due, state in rows}
+        return [each for each in entries if mine.get(each.key) == (each.next_sync_at, each.state)]
+
+    def record(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], now: datetime) -> None:
+        """Write down what a sync found: the place in the queue, what is known, a run, the copies' metadata."""
+        for entry, change in changes:
+            self.place(connection, entry, change, synced_at=now if change.synced else None)
+            self._describe(connection, entry, change.metadata)
+        self.know(connection, [(entry, change.known) for entry, change in changes])
+        r = self.runs
+        runs = [
+            self._given(
+                r,
+                queue_id=entry.key,
+                status=change.status,
+                result=json.dumps(change.result),
+                created_at=now,
+            )
+            for entry, change in changes
+        ]
+        connection.execute(sa.insert(r.live.selectable), runs)
+
+    def place(
+        self, connection: sa.Connection, entry: Entry, change: Change, *, synced_at: datetime | None = None
+    ) -> None:
+        """Say when an entry is due, and in which state it is."""
+        q = self.queues
+        values = self._given(
+            q, next_sync_at=change.next_sync_at, consecutive_failures=change.failures, state=change.state
+        )
+        if synced_at is not None:
+            values |= self._given(q, last_synced_at=synced_at)
+        connection.execute(sa.update(q.live.selectable).where(q["id"] == entry.key).values(values))
+
+    def know(self, connection: sa.Connection, known: Sequence[tuple[Entry, Known]]) -> None:
+        """Keep what is known of entries."""
+        statement = insert(own)
+        columns = {name: statement.excluded[name] for name in Known.__slots__}
+        rows = [{"queue": entry.id} | {name: getattr(each, name) for name in Known.__slots__} for entry, each in known]
+        connection.execute(statement.on_conflict_do_update(index_elements=["queue"], set_=columns), rows)
+
+    def remove(self, connection: sa.Connection, entry: Entry) -> None:
+        """Watch no longer: the place in the queue goes with its runs, and the copies' mark; the documents stay."""
+        connection.execute(sa.delete(self.runs.live.selectable).where(self.runs["queue_id"] == entry.key))
+        connection.execute(sa.delete(self.queues.live.selectable).where(self.queues["id"] == entry.key))
+        connection.execute(sa.delete(own).where(own.c.queue == entry.id))
+        self.mark(connection, entry.filename, watched=False)
+
+    def mark(self, connection: sa.Connection, filename: str, *, watched: bool) -> None:
+        """Mark a document and its copies as watched, or not."""
+        d = self.documents
+        connection.execute(
+            sa.update(d.live.selectable).where(d["filename"] == filename).values({d["watched"].name: watched})
+        )
+
+    def _describe(self, connection: sa.Connection, entry: Entry, about: Mapping[str, Any]) -> None:
+        d = self.documents
+        for copy in entry.copies if about else ():
+            whole = json.dumps({**copy.metadata, **about})
+            statement = sa.update(d.live.selectable).where(d["id"] == copy.key)
+            connection.execute(statement.values({d["metadata"].name: whole}))
+
+    def _given(self, table: MappedTable, **values: Any) -> dict[str, Any]:
+        """The values by the names of the live table's columns; what it has no column for is left out."""
+        return {theirs: value for name, value in values.items() if (theirs := table.names[name]) is not None}
+
+    def _joined(self) -> sa.FromClause:
+        return self.queues.live.selectable.join(
+            self.documents.live.selectable, self.queues["document_id"] == self.documents["id"]
+        )
+
+    def _is_due(self, now: datetime) -> sa.ColumnElement[bool]:
+        return sa.and_(self.queues["next_sync_at"] <= now, self.queues["state"].in_(SYNCED_STATES))
+
+    def _stranded(self) -> sa.Select[Any]:
+        """The first document of each file name that is watched and in no queue."""
+        d = self.documents
+        others = d.live.selectable.alias("others")
+        queued = (
+            sa.select(sa.literal(1))
+            .select_from(self.queues.live.selectable.join(others, self.queues["document_id"] == others.c[d["id"].name]))
+            .where(others.c[d["filename"].name] == d["filename"])
+            .correlate(d.live.selectable)
+        )
+        watched = sa.select(d["id"]).where(d["watched"], sa.not_(sa.exists(queued)))
+        return watched.distinct(d["filename"]).order_by(d["filename"], d["id"])
+
+    def _entries(
+        self, connection: sa.Connection, wanted: sa.ColumnElement[bool], *, lock: bool = False
+    ) -> Iterator[Entry]:
+        q, d = self.queues, self.documents
+        last = q.get("last_synced_at")
+        statement = (
+            sa.select(
+                q["id"].label("queue"),
+                q["document_id"].label("first"),
+                q["state"],
+                q["stale_after_ms"],
+                q["next_sync_at"],
+                (sa.null() if last is None else last).label("last"),
+                q["consecutive_failures"].label("failures"),
+                d["filename"].label("filename"),
+                *(own.c[name] for name in Known.__slots__),
+            )
+            .select_from(self._joined().outerjoin(own, own.c.queue == sa.cast(q["id"], sa.Text)))
+            .where(wanted)
+        )
+        if lock:
+            statement = statement.with_for_update(of=q.live.selectable)
+        rows = connection.execute(statement).all()
+        copies = self._copies(connection, {row.filename for row in rows})
+        for row in rows:
+            # The one that the queue names first: its text is the text.
+            mine = tuple(sorted(copies[row.filename], key=lambda copy: copy.key != row.first))
+            known = Known(**{name: getattr(row, name) for name in Known.__slots__})
+            yield Entry(
+                key=row.queue,
+                filename=row.filename,
+                reference=mine[0].metadata.get("chunkSource") or None,
+                state=row[2],
+                stale_after=timedelta(milliseconds=int(row[3])),
+                next_sync_at=_utc(row[4]),
+                last_synced_at=None if row.last is None else _utc(row.last),
+                failures=row.failures or 0,
+                copies=mine,
+                known=known if known.gone_count is not None else Known(),
+            )
+
+    def _copies(self, connection: sa.Connection, filenames: set[str]) -> dict[str, list[Copy]]:
+        d = self.documents
+        workspace = d.get("workspace_id")
+        where = sa.null() if workspace is None else workspace
+        statement = sa.select(
+            d["filename"], d["id"], d["doc_id"], d["docpath"], where.label("workspace"), d["metadata"]
+        )
+        found: dict[str, list[Copy]] = {name: [] for name in filenames}
+        rows = connection.execute(statement.where(d["filename"].in_(sorted(filenames))).order_by(d["id"]))
+        for filename, key, doc_id, docpath, place, about in rows:
+            found[filename].append(Copy(key, str(doc_id), docpath or "", place, as_dict(about)))
+        return found
+
+
+def as_dict(about: Any) -> Mapping[str, Any]:
+    """What a JSON column holds, whatever its type; what is no object says nothing."""
+    if isinstance(about, str):
+        try:
+            about = json.loads(about)
+        except ValueError:
+            return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _utc(moment: datetime) -> datetime:
+    # Where a column has no time zone, the session's is UTC.
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,93 @@
+"""A file, a folder or the whole of a project on GitLab: `gitlab://https://gitlab.com/GROUP/NAME?branch=main&path=docs`.
+
+The tree of the branch, a page of it at a time, has the hash of every file's content: it tells whether anything changed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from housekeeping_pipelines.resources.fetching import FetchError
+from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
+from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
+from housekeeping_pipelines.watched_documents.sources.repositories import MAX_FILES, File, digest, joined, place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import requests
+
+    from housekeeping_pipelines.watched_documents.sources import Outcome
+    from housekeeping_pipelines.watched_documents.sources.references import Reference
+    from housekeeping_pipelines.watched_documents.sources.repositories import Place
+
+PAGE_SIZE = 100
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class GitLabSource:
+    """Its token goes to the configured GitLab alone; the public projects of others are read without."""
+
+    def __init__(
+        self,
+        session: Callable[[], requests.Session],
+        *,
+        token: str | None,
+        url: str = "https://gitlab.com",
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._session, self._token, self._url, self._clock = session, token, url, clock
+
+    def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
+        """See `Source`."""
+        import gitlab
+
+        where = place(reference)
+        if where is None or not reference.site:
+            return Failed(f"{reference.address} names no project on a GitLab")
+        traffic, ours = Traffic(), _site(reference.site) == _site(self._url)
+        client = gitlab.Gitlab(
+            self._url if ours else reference.site,
+            private_token=self._token if ours else None,
+            session=traffic.watch(self._session()),
+            timeout=TIMEOUT_SECONDS,
+        )
+        try:
+            return self._fetch(client, where, previous, traffic)
+        except (gitlab.exceptions.GitlabError, FetchError, *UNREADABLE) as error:
+            return outcome_of(error, traffic, reference.host, "GITLAB_TOKEN and GITLAB_URL", self._clock)
+
+    def _fetch(self, client: Any, where: Place, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
+        project = client.projects.get(where.name, lazy=True)
+        # The library would sleep until a limit is over; the queue knows better what to do meanwhile.
+        once = {"obey_rate_limit": False, "max_retries": 0}
+        folder = where.path.rpartition("/")[0]
+        given = {"ref": where.branch} if where.branch else {}
+        found = []
+        for each in project.repository_tree(folder, recursive=True, iterator=True, per_page=PAGE_SIZE, **given, **once):
+            if each["type"] == "blob" and where.holds(each["path"]):
+                found.append(File(each["path"], each["id"]))
+            if len(found) > MAX_FILES:
+                return Failed(f"{where.name} has more than {MAX_FILES:,} files there; name a path in it")
+        if not found:
+            return Gone(f"{where.name} has no {where.path or 'file'}")
+        found.sort(key=lambda file: file.path)
+        state = {"sha": digest(found)}
+        if previous and previous == state:
+            return Unchanged(bytes=traffic.bytes)
+        text = joined(
+            found,
+            lambda file: bytes(project.repository_raw_blob(file.blob, **once)),
+            single=found[0].path == where.path,
+        )
+        return Content(text, where.path or where.name, state, traffic.bytes)
+
+
+def _site(address: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.hostname, parts.port

@@ -1,0 +1,61 @@
+"""What sources that go through a client library have in common: what passed on the wire, and what an error means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.resources.fetching import FetchError, retry_after
+from housekeeping_pipelines.watched_documents.sources import Failed, Gone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    import requests
+
+    from housekeeping_pipelines.watched_documents.sources import Outcome
+
+# What a library makes of an answer that is not what its service answers.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError)
+
+TIMEOUT_SECONDS = 60
+
+
+@dataclass
+class Traffic:
+    """What went over a session: bytes of all bodies, and the last answer."""
+
+    bytes: int = 0
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def watch(self, session: requests.Session) -> requests.Session:
+        """The same session, watched."""
+        session.hooks["response"].append(self._see)
+        return session
+
+    def _see(self, answer: requests.Response, *_: Any, **__: Any) -> None:
+        self.bytes += getattr(answer, "transferred", len(answer.content))
+        self.status, self.headers = answer.status_code, answer.headers
+
+
+def outcome_of(
+    error: Exception, traffic: Traffic, host: str, credentials: str, clock: Callable[[], datetime]
+) -> Outcome:
+    """What an error of a library means, by the answer that led to it.
+
+    Args:
+        credentials: the variables to look at when the service does not let us in.
+    """
+    if isinstance(error, FetchError):
+        return Failed(error.one_line)
+    status = traffic.status
+    if status in (404, 410):
+        return Gone(f"{host} answers {status}")
+    wait = retry_after(traffic.headers, clock())
+    if status in (401, 403) and wait is None:
+        return Failed(f"{host} answers {status}: look at {credentials}")
+    if status >= 400:
+        return Failed(f"{host} answers {status}", wait)
+    return Failed(f"{host} answers what cannot be read ({type(error).__name__})")

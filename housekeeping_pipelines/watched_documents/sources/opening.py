@@ -1,0 +1,130 @@
+"""The sources by the scheme of a reference; each is opened when it is first used.
+
+A package adds a source by an entry point of the group `housekeeping_pipelines.sources`: its name is the scheme, and
+what it names is called with the `Fetcher` and returns a `Source`.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.watched_documents.sources.references import PAYLOAD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from housekeeping_pipelines.resources.fetching import Fetcher
+    from housekeeping_pipelines.settings import Settings
+    from housekeeping_pipelines.watched_documents.sources import Outcome, Source
+    from housekeeping_pipelines.watched_documents.sources.references import Reference
+
+GROUP = "housekeeping_pipelines.sources"
+
+BUILT_IN = ("link", "youtube", "confluence", "github", "gitlab", "drupalwiki")
+# What the collector fetches, which knows one more kind of repository.
+COLLECTED = (*BUILT_IN, "gitea")
+
+
+class Sources:
+    """Every source as the settings name them. It may be used by many threads at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._opened: dict[str, Source] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """What every built-in source fetches with."""
+        from housekeeping_pipelines.resources.fetching import Fetcher, FetchPolicy
+
+        settings = self.settings
+        return Fetcher(
+            FetchPolicy(
+                allowed_hosts=settings.fetch_allowed_hosts,
+                per_host=settings.fetch_per_host,
+                per_host_interval_seconds=settings.fetch_interval_ms / 1000,
+            )
+        )
+
+    def schemes(self) -> tuple[str, ...]:
+        """What references may begin with."""
+        own = {point.name for point in entry_points(group=GROUP)}
+        return tuple(sorted(own | set(COLLECTED if self.settings.collector_url else BUILT_IN)))
+
+    def check(self, reference: Reference) -> None:
+        """
+        Raises:
+            ConfigurationError: no source reads such a reference.
+        """
+        if reference.scheme not in self.schemes():
+            raise ConfigurationError(
+                f"there is no source for {reference.scheme}://", hint=f"the sources are {', '.join(self.schemes())}"
+            )
+        if PAYLOAD in reference.parameters and self.settings.collector_url is None:
+            raise ConfigurationError(
+                "its parameters are encrypted for a collector, which alone can read them",
+                hint="set COLLECTOR_URL, or watch it by a reference without a payload",
+            )
+
+    def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
+        """As of any `Source`.
+
+        Raises:
+            ConfigurationError: no source reads such a reference, or its settings are wrong.
+        """
+        with self._lock:
+            source = self._opened.get(reference.scheme)
+            if source is None:
+                self.check(reference)
+                source = self._opened[reference.scheme] = self._open(reference.scheme)
+        if PAYLOAD in reference.parameters:
+            self.check(reference)
+        return source.fetch(reference, previous)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if "fetcher" in self.__dict__:
+            self.fetcher.close()
+
+    def _open(self, scheme: str) -> Source:
+        settings = self.settings
+        for point in entry_points(group=GROUP, name=scheme):
+            source: Source = point.load()(self.fetcher)
+            return source
+        if settings.collector_url is not None:
+            from housekeeping_pipelines.watched_documents.sources.collector import CollectorSource
+
+            return CollectorSource(settings.collector_url)
+        if scheme == "link":
+            from housekeeping_pipelines.watched_documents.sources.link import LinkSource
+
+            return LinkSource(self.fetcher)
+        if scheme == "youtube":
+            from housekeeping_pipelines.watched_documents.sources.youtube import YouTubeSource
+
+            return YouTubeSource(self.fetcher.session, languages=settings.youtube_languages)
+        if scheme == "github":
+            from housekeeping_pipelines.watched_documents.sources.github import GitHubSource
+
+            return GitHubSource(self.fetcher.session, token=settings.github_token)
+        if scheme == "gitlab":
+            from housekeeping_pipelines.watched_documents.sources.gitlab import GitLabSource
+
+            return GitLabSource(self.fetcher.session, token=settings.gitlab_token, url=settings.gitlab_url)
+        if scheme == "confluence":
+            from housekeeping_pipelines.watched_documents.sources.confluence import ConfluenceSource
+
+            return ConfluenceSource(
+                self.fetcher.session,
+                url=settings.confluence_url,
+                username=settings.confluence_username,
+                token=settings.confluence_token,
+            )
+        from housekeeping_pipelines.watched_documents.sources.drupalwiki import DrupalWikiSource
+
+        return DrupalWikiSource(self.fetcher, base_url=settings.drupalwiki_url, token=settings.drupalwiki_token)

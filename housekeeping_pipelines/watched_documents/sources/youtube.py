@@ -1,0 +1,83 @@
+"""The transcript of a video: `youtube://https://www.youtube.com/watch?v=ID`, or `youtube://ID`.
+
+YouTube says of no transcript whether it changed: the text itself decides.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.resources.fetching import FetchError
+from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
+from housekeeping_pipelines.watched_documents.sources.libraries import UNREADABLE, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import requests
+
+    from housekeeping_pipelines.watched_documents.sources import Outcome
+    from housekeeping_pipelines.watched_documents.sources.references import Reference
+
+_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "www.youtube-nocookie.com")
+# YouTube blocks an address for hours rather than minutes.
+_BLOCKED_FOR = timedelta(hours=1)
+_PARAGRAPH_SECONDS = 60.0
+
+
+class YouTubeSource:
+    """Asks for a transcript in the first of the languages that there is."""
+
+    def __init__(self, session: Callable[[], requests.Session], *, languages: Sequence[str] = ("en",)) -> None:
+        self._session, self._languages = session, tuple(languages)
+
+    def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
+        """See `Source`."""
+        import requests
+        import youtube_transcript_api as api
+        from youtube_transcript_api._errors import YouTubeTranscriptApiException
+
+        video = video_id(reference)
+        if video is None:
+            return Failed(f"{reference.address} names no video")
+        traffic = Traffic()
+        try:
+            found = api.YouTubeTranscriptApi(http_client=traffic.watch(self._session())).fetch(video, self._languages)
+        except api.VideoUnavailable:
+            return Gone("YouTube says that there is no such video")
+        except api.RequestBlocked:
+            return Failed("YouTube blocks the requests of this machine", _BLOCKED_FOR)
+        except (api.TranscriptsDisabled, api.NoTranscriptFound):
+            return Failed(f"the video has no transcript in {', '.join(self._languages)} (YOUTUBE_LANGUAGES)")
+        except YouTubeTranscriptApiException as error:
+            return Failed(f"YouTube gives no transcript: {type(error).__name__}")
+        except FetchError as error:
+            return Failed(error.one_line)
+        except (requests.RequestException, *UNREADABLE) as error:
+            return Failed(f"YouTube answers what cannot be read ({type(error).__name__})")
+        text = _paragraphs((snippet.start, snippet.text) for snippet in found)
+        return Content(text, bytes=traffic.bytes)
+
+
+def video_id(reference: Reference) -> str | None:
+    """The video of an address, or of a bare id."""
+    if not reference.host or "/" not in reference.address:
+        found = reference.address
+    elif reference.host == "youtu.be":
+        found = reference.path.strip("/")
+    elif reference.host in _HOSTS:
+        match = re.match(r"/(?:shorts|embed|live|v)/([^/]+)", reference.path)
+        found = match[1] if match else reference.parameters.get("v", "")
+    else:
+        return None
+    return found if re.fullmatch(r"[\w-]{11}", found) else None
+
+
+def _paragraphs(snippets: Iterable[tuple[float, str]]) -> str:
+    """A minute of speech a paragraph."""
+    paragraphs: dict[int, list[str]] = {}
+    for start, text in snippets:
+        paragraphs.setdefault(int(start // _PARAGRAPH_SECONDS), []).append(" ".join(text.split()))
+    return "\n\n".join(" ".join(parts) for _, parts in sorted(paragraphs.items()))

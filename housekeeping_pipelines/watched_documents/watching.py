@@ -1,0 +1,229 @@
+"""What a person and the sensor do with the queue: look, list, add, remove, review."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion import database_errors
+from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.deletion.run import utc_now
+from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.watched_documents.queue import Change, Queue, as_dict
+from housekeeping_pipelines.watched_documents.sources.references import parse_reference
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.settings import Settings
+    from housekeeping_pipelines.watched_documents.queue import Entry
+    from housekeeping_pipelines.watched_documents.sources.references import Reference
+
+# A sensor's look: enough to know that there is work.
+LOOK_AT, LOOK_SECONDS = 10_000, 5
+
+Decision = Literal["accept", "reject", "retry"]
+
+
+def look(settings: Settings) -> int:
+    """How many documents are due, at most LOOK_AT, in a database that is only read and may not keep us waiting.
+
+    Raises:
+        HousekeepingError: it does not answer, or the platform has no such tables.
+    """
+    # The drivers are first needed here: importing the definitions is to stay quick.
+    from housekeeping_pipelines.application.config import load_config
+    from housekeeping_pipelines.resources.addresses import platform_url
+    from housekeeping_pipelines.resources.database import make_engine, opened
+
+    config = load_config(settings.housekeeping_config)
+    engine = make_engine(platform_url(settings))
+    try:
+        with opened(engine), engine.connect() as connection:
+            connection.exec_driver_sql(f"SET statement_timeout = {LOOK_SECONDS * 1000}")
+            queue = Queue(Platform(Catalog(connection), config))
+            return queue.count_due(connection, utc_now(), limit=LOOK_AT)
+    finally:
+        engine.dispose()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What `add` did: `created` a document, or found one; `already` was watched."""
+
+    id: str
+    documents: int
+    created: bool
+    already: bool
+    stale_after: timedelta
+
+
+@dataclass(frozen=True)
+class Watching:
+    """The queue of the live database, in the connection's transaction."""
+
+    connection: sa.Connection
+    queue: Queue
+    platform: Platform
+
+    @classmethod
+    def on(cls, connection: sa.Connection, config: HousekeepingConfig) -> Watching:
+        """
+        Raises:
+            ConfigurationError: the platform lacks one of the tables.
+        """
+        platform = Platform(Catalog(connection), config)
+        return cls(connection, Queue(platform), platform)
+
+    def entries(self) -> list[Entry]:
+        """Everything that is watched, in the order of its turns."""
+        return self.queue.all(self.connection)
+
+    def add(self, text: str, *, workspace: str | None, stale_after: timedelta | None, default: timedelta,
+            now: datetime) -> Watched:  # fmt: skip
+        """Watch the documents that come from a reference; where a workspace has none, make one.
+
+        A document that is watched already gets the interval, if one is given.
+
+        Raises:
+            ConfigurationError: it is no reference, there is no such document or workspace, or the platform does not
+                take a new document.
+        """
+        reference = parse_reference(text)
+        place = None if workspace is None else self._workspace(workspace)
+        filename = self._filename(reference, place)
+        created = filename is None
+        if filename is None:
+            if place is None:
+                raise ConfigurationError(
+                    f"no document comes from {reference.text}", hint="with --workspace SLUG one is made in it"
+                )
+            filename = self._create(reference, place, now)
+        entry = next((each for each in self.entries() if each.filename == filename), None)
+        self.queue.mark(self.connection, filename, watched=True)
+        if entry is not None:
+            if stale_after is not None:
+                self._set_interval(entry, stale_after, now)
+            return Watched(entry.id, len(entry.copies), created, True, stale_after or entry.stale_after)
+        documents = self.queue.documents
+        keys = sa.select(documents["id"]).where(documents["filename"] == filename).order_by(documents["id"])
+        found = list(self.connection.scalars(keys))
+        interval = stale_after or default
+        key = self.queue.insert(self.connection, found[0], now, interval)
+        return Watched(str(key), len(found), created, False, interval)
+
+    def remove(self, id_: str) -> Entry:
+        """Watch no longer; the documents stay as they are.
+
+        Raises:
+            ConfigurationError: there is no such place in the queue.
+        """
+        entry = self._find(id_)
+        self.queue.remove(self.connection, entry)
+        return entry
+
+    def review(self, id_: str, decision: Decision, now: datetime) -> tuple[Entry, str]:
+        """End what waits for a person; returns the document and what becomes of it.
+
+        Raises:
+            ConfigurationError: there is no such place in the queue, or nothing to decide.
+        """
+        entry = self._find(id_)
+        if entry.state == "active" and decision != "retry":
+            raise ConfigurationError(f"{entry.name} needs no decision", hint="`housekeeping watch list` shows which do")
+        known = entry.known
+        held = known.held or {}
+        if decision == "accept" and entry.state in ("gone", "error"):
+            self.queue.remove(self.connection, entry)
+            return entry, "it is watched no longer; the document stays as it is"
+        due, said = now, "it is fetched again by the next sync"
+        if decision == "accept":
+            known = replace(known, accepted_hash=held.get("hash"), rejected_hash=None)
+            said = "the next sync fetches it again and writes it"
+        elif decision == "reject" and entry.state == "held":
+            known = replace(known, rejected_hash=held.get("hash"), accepted_hash=None)
+            due, said = now + entry.stale_after, "the text stays as it is until the source has another one"
+        elif decision == "reject":
+            due, said = now + entry.stale_after, "it stays as it is, and is fetched again in its turn"
+        known = replace(known, held=None, gone_count=0, gone_at=None)
+        change = Change("active", due, 0, "exited", {}, known)
+        self.queue.place(self.connection, entry, change)
+        self.queue.know(self.connection, [(entry, known)])
+        return entry, said
+
+    def _find(self, id_: str) -> Entry:
+        entry = self.queue.find(self.connection, id_)
+        if entry is None:
+            raise ConfigurationError(
+                f"there is no watched document {id_}", hint="`housekeeping watch list` shows their ids"
+            )
+        return entry
+
+    def _set_interval(self, entry: Entry, stale_after: timedelta, now: datetime) -> None:
+        q = self.queue.queues
+        last = entry.last_synced_at or now
+        values: dict[str, Any] = {q["stale_after_ms"].name: int(stale_after.total_seconds() * 1000)}
+        if entry.state == "active" and not entry.failures:
+            values[q["next_sync_at"].name] = last + stale_after
+        statement = sa.update(q.live.selectable).where(q["id"] == entry.key)
+        self.connection.execute(statement.values(values))
+
+    def _workspace(self, slug: str) -> Any:
+        workspaces = self.platform.table("workspaces")
+        statement = sa.select(workspaces["id"], workspaces["slug"]).order_by(workspaces["slug"])
+        found = {name: key for key, name in self.connection.execute(statement.limit(1000))}
+        key = self.connection.scalar(sa.select(workspaces["id"]).where(workspaces["slug"] == slug))
+        if key is None:
+            names = ", ".join(list(found)[:10])
+            raise ConfigurationError(f"there is no workspace {slug!r}", hint=f"there are {names}" if names else None)
+        return key
+
+    def _filename(self, reference: Reference, workspace: Any) -> str | None:
+        """The file name of a document that comes from the reference, preferably of this workspace."""
+        d = self.queue.documents
+        # The column may be a text that is no JSON: what it holds is found as text, and then read.
+        found = {json.dumps(reference.text, ensure_ascii=escaped) for escaped in (True, False)}
+        about = sa.cast(d["metadata"], sa.Text)
+        statement = sa.select(d["filename"], d["metadata"]).where(
+            sa.or_(*(sa.func.strpos(about, each) > 0 for each in sorted(found)))
+        )
+        if workspace is not None:
+            statement = statement.where(d["workspace_id"] == workspace)
+        for filename, metadata in self.connection.execute(statement.order_by(d["id"])):
+            if as_dict(metadata).get("chunkSource") == reference.text:
+                return str(filename)
+        return None
+
+    def _create(self, reference: Reference, workspace: Any, now: datetime) -> str:
+        d = self.queue.documents
+        words = re.sub(r"[^a-z0-9]+", "-", f"{reference.host}{reference.path}".lower()).strip("-")[:80]
+        doc_id = str(uuid.uuid4())
+        filename = f"{words or reference.scheme}-{doc_id}.json"
+        about = {"title": reference.address[:200], "chunkSource": reference.text}
+        values = {
+            "doc_id": doc_id,
+            "filename": filename,
+            "docpath": f"custom-documents/{filename}",
+            "workspace_id": workspace,
+            "metadata": json.dumps(about),
+            "watched": True,
+            "created_at": now,
+        }
+        given = {theirs: value for name, value in values.items() if (theirs := d.names[name]) is not None}
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(sa.insert(d.live.selectable).values(given))
+        except sa.exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"{d.live.label} does not take a new document: {database_errors.describe(error)}",
+                hint="add the document in the application, and watch it then",
+            ) from None
+        return filename

@@ -36,8 +36,11 @@ json.dump({
     "tags": {job.name: dict(job.tags) for job in jobs},
     "schedules": {s.name: [s.cron_schedule, s.execution_timezone, s.default_status.value, s.job_name]
                   for s in repository.schedule_defs},
+    "sensors": {s.name: [s.minimum_interval_seconds, s.default_status.value, s.job_name]
+                for s in repository.sensor_defs},
     "assets": sorted(key.to_user_string() for key in defs.resolve_all_asset_keys()),
-    "heavy": sorted(name for name in ("alembic", "django", "rich", "typer") if name in sys.modules),
+    "heavy": sorted(name for name in ("alembic", "django", "httpx", "lancedb", "openai", "rich", "trafilatura",
+                                               "typer") if name in sys.modules),
 }, sys.stdout)
 """
 
@@ -77,6 +80,8 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
         "cleanup_orphan_objects_job": ["cleanup_orphan_objects"],
         "cleanup_files_job": ["cleanup_files"],
         "drain_file_outbox_job": ["drain_file_outbox"],
+        "sync_watched_documents_job": ["sync_watched_documents"],
+        "cleanup_orphan_vectors_job": ["cleanup_orphan_vectors"],
         "undo_job": ["undo"],
         "purge_trash_job": ["purge_trash"],
     }
@@ -87,9 +92,14 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
         "purge_trash_schedule": ["30 4 * * *", "UTC", "RUNNING", "purge_trash_job"],
         "cleanup_orphan_documents_schedule": ["0 2 * * *", "UTC", "RUNNING", "cleanup_orphan_documents_job"],
         "cleanup_orphan_objects_schedule": ["30 3 * * *", "UTC", "RUNNING", "cleanup_orphan_objects_job"],
+        "cleanup_orphan_vectors_schedule": ["0 4 * * *", "UTC", "RUNNING", "cleanup_orphan_vectors_job"],
         "cleanup_files_schedule": ["0 * * * *", "UTC", "RUNNING", "cleanup_files_job"],
         "orphan_cleanup_schedule": ["0 0 * * *", "UTC", "RUNNING", "orphan_cleanup_job"],
         "test_housekeeping_schedule": ["*/5 * * * *", "UTC", "STOPPED", "daily_housekeeping_job"],
+    }
+    assert found["sensors"] == {
+        "drain_file_outbox_sensor": [60, "RUNNING", "drain_file_outbox_job"],
+        "watched_documents_sensor": [300, "RUNNING", "sync_watched_documents_job"],
     }
     assert found["assets"] == sorted(
         f"housekeeping/{task}"
@@ -104,6 +114,8 @@ def test_jobs_ops_and_schedules_have_their_public_names(tmp_path: Path) -> None:
             "cleanup_orphan_objects",
             "cleanup_files",
             "drain_file_outbox",
+            "sync_watched_documents",
+            "cleanup_orphan_vectors",
             "undo",
             "purge_trash",
         )

@@ -33,9 +33,12 @@ from housekeeping_pipelines.application.tables import OPTIONAL_COLUMNS
 from housekeeping_pipelines.cli.app import app
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report
 from housekeeping_pipelines.orphans.cleanup import OrphanReport
+from housekeeping_pipelines.orphans.vectors import VectorReport
 from housekeeping_pipelines.sessions.cleanup import SessionReport
 from housekeeping_pipelines.settings import Settings, check_cron
+from housekeeping_pipelines.watched_documents.report import SyncReport
 from housekeeping_pipelines_tests.support import make_platform
+from housekeeping_pipelines_tests.web_server import Answer, WebServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +63,7 @@ NOT_RUN = {
 
 # What the documents call the reader's own databases.
 THEIR_DATABASE = "postgresql://housekeeping:secret@db.example.com/platform"
+THEIR_SITE = "https://docs.example.com"
 THEIR_DAGSTER = "postgresql://housekeeping:secret@db.example.com/dagster"
 
 FENCE = re.compile(r"^( *)```(\w*) ?(.*)\n((?:(?!\1```).*\n)*)\1```$", re.MULTILINE)
@@ -159,7 +163,7 @@ class Reader:
         assert done.returncode == 0, f"$ {command}\n{done.stdout}"
         printed = iter(done.stdout.splitlines())
         for line in shown:
-            assert any(self.is_like(line, candidate) for candidate in printed), (
+            assert any(self.is_like(self.their_own(line), candidate) for candidate in printed), (
                 f"$ {command}\ndoes not print, at its place: {line}\nbut:\n{done.stdout}"
             )
 
@@ -297,10 +301,19 @@ def test_what_a_document_says_to_type(
             connection.exec_driver_sql(DJANGO)
     else:
         make_platform(engine)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO workspaces (slug, name) VALUES ('handbook', 'Handbook')")
     if document.name != "README.md":
         # README begins without an address, on the embedded server.
         reader.environ |= installation.environ
-    reader.follow(document)
+    with WebServer() as web:
+        # What a document calls a page of the reader's.
+        reader.theirs[THEIR_SITE] = web.url
+        reader.environ["FETCH_ALLOWED_HOSTS"] = "127.0.0.1"
+        web.routes["/visiting-us"] = Answer.html(
+            f"<article><h1>Visiting us</h1><p>{'We are there. ' * 30}</p></article>"
+        )
+        reader.follow(document)
 
 
 def test_nothing_is_left_out_in_vain() -> None:
@@ -336,6 +349,8 @@ def test_the_crontab(engine: sa.Engine, reader: Reader, installation: Installati
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), line
     assert jobs_done(reader) == [
         "drain_file_outbox_job",
+        "sync_watched_documents_job",
+        "cleanup_orphan_vectors_job",
         "cleanup_orphan_objects_job",
         "orphan_cleanup_job",
         "cleanup_orphan_documents_job",
@@ -438,7 +453,8 @@ def test_every_setting_is_described_with_its_default() -> None:
     }
     assert list(rows) == [name.upper() for name in Settings.model_fields]
     for name, info in Settings.model_fields.items():
-        default = {"False": "false", "True": "true", "None": ""}.get(str(info.default), str(info.default))
+        value = ",".join(info.default) if isinstance(info.default, tuple | frozenset) else str(info.default)
+        default = {"False": "false", "True": "true", "None": ""}.get(value, value)
         assert f"| {f'`{default}`' if default else ''}" in rows[name.upper()], name
     example = (ROOT / ".env.example").read_text()
     assert [name for name in rows if name not in example] == []
@@ -446,7 +462,7 @@ def test_every_setting_is_described_with_its_default() -> None:
 
 def test_every_field_of_a_report_is_described() -> None:
     text = (ROOT / "docs/reports.md").read_text()
-    kinds = (Report, OrphanReport, SessionReport)
+    kinds = (Report, OrphanReport, SessionReport, SyncReport, VectorReport)
     for name in (*(name for kind in kinds for name in kind.__dataclass_fields__), *SKIP_REASONS):
         assert f"`{name}`" in text, name
 

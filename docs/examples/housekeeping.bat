@@ -10,6 +10,8 @@ rem   schtasks /Create /TN "Housekeeping sessions" /TR "C:\housekeeping\housekee
 rem   schtasks /Create /TN "Housekeeping uploads" /TR "C:\housekeeping\housekeeping.bat uploads" /SC DAILY /ST 02:00
 rem   schtasks /Create /TN "Housekeeping media" /TR "C:\housekeeping\housekeeping.bat media" /SC DAILY /ST 00:00
 rem   schtasks /Create /TN "Housekeeping objects" /TR "C:\housekeeping\housekeeping.bat objects" /SC DAILY /ST 03:30
+rem   schtasks /Create /TN "Housekeeping vectors" /TR "C:\housekeeping\housekeeping.bat vectors" /SC DAILY /ST 04:00
+rem   schtasks /Create /TN "Housekeeping documents" /TR "C:\housekeeping\housekeeping.bat documents" /SC MINUTE /MO 5
 rem   schtasks /Create /TN "Housekeeping outbox" /TR "C:\housekeeping\housekeeping.bat outbox" /SC MINUTE /MO 30
 rem
 rem A task's "Last Run Result" is the exit code: 0 done, 1 failed or partial, 2 configuration, 3 refused.
@@ -50,9 +52,17 @@ if "%1"=="objects" (
     housekeeping.exe cleanup-orphan-objects --apply
     exit /b
 )
+if "%1"=="vectors" (
+    housekeeping.exe cleanup-orphan-vectors --apply
+    exit /b
+)
+if "%1"=="documents" (
+    housekeeping.exe sync-watched-documents
+    exit /b
+)
 if "%1"=="outbox" (
     housekeeping.exe run drain_file_outbox
     exit /b
 )
-echo usage: housekeeping.bat daily, weekly, statistics, trash, sessions, uploads, media, objects or outbox
+echo usage: housekeeping.bat daily, weekly, statistics, trash, sessions, uploads, media, objects, vectors, documents or outbox
 exit /b 2

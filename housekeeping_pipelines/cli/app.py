@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import typer
 
 from housekeeping_pipelines.cli import output
-from housekeeping_pipelines.cli.commands import dagster_processes, files, holds, platform, tasks, trash, watch
+from housekeeping_pipelines.cli.commands import dagster_processes, demo, files, holds, platform, tasks, trash, watch
 from housekeeping_pipelines.deletion.database_errors import describe
 from housekeeping_pipelines.errors import HousekeepingError
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (platform, tasks, files, watch, trash, dagster_processes):
+for part in (demo, platform, tasks, files, watch, trash, dagster_processes):
     part.register(app)
 app.add_typer(holds.app, name="hold")
 

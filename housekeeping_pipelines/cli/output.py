@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from housekeeping_pipelines import logs
-from housekeeping_pipelines.common.units import in_units
+from housekeeping_pipelines.common.wording import SYNC_COUNTS, counted, in_units, missing
 from housekeeping_pipelines.deletion.progress import LogObserver
 from housekeeping_pipelines.deletion.report import SKIP_REASONS
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 STORES = ("uploads", "media", "bucket")
 
 _MARK = {"succeeded": "[green]✓[/]", "skipped": "[yellow]·[/]"}
+_DIFF_STYLE = {"+": "green", "-": "red"}
+# What fits a terminal beside the report; the whole is in the UI.
+DIFFS, DIFF_LINES = 3, 8
 _STYLE = {"succeeded": "green", "skipped": "yellow", "partial": "red", "refused": "red", "failed": "red"}
 
 
@@ -88,6 +91,13 @@ def report(document: Mapping[str, Any]) -> None:
     )
     for mark, text in _lines(document):
         out.print(f"  {mark} {escape(text)}", soft_wrap=True)
+    for each in document.get("diffs", [])[:DIFFS]:
+        out.print(f"\n    [bold]{escape(each['document'])}[/]", soft_wrap=True)
+        lines = each["diff"].splitlines()
+        for line in lines[:DIFF_LINES]:
+            out.print(f"    [{_DIFF_STYLE.get(line[:1], 'dim')}]{escape(line)}[/]", soft_wrap=True)
+        if len(lines) > DIFF_LINES:
+            out.print(f"    [dim]… {counted(len(lines) - DIFF_LINES, 'more line')}[/]")
 
 
 def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -115,11 +125,13 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     if document["dry_run"]:
         large = [each for each in document.get("largest", []) if each["bytes"]][:3]
         lines += [("[dim]·[/]", f"largest {in_units(each['bytes']):>10}  {each['item']}") for each in large]
-    if missing := document.get("missing_count"):
-        lines.append(("[dim]·[/]", f"{counted(missing, 'name')} in rows {'has' if missing == 1 else 'have'} no file"))
+    if said := missing(document):
+        lines.append(("[dim]·[/]", said))
     if document["stopped_reason"]:
         lines.append(("[yellow]·[/]", f"stopped by {document['stopped_reason']}; the next run goes on"))
-    if not (counts or stats or document["message"] or document.get("restored") or document["failed_count"]):
+    synced = _synced(document)
+    lines += synced
+    if not (counts or stats or synced or document["message"] or document.get("restored") or document["failed_count"]):
         lines.append(("[dim]·[/]", "nothing to do"))
     lines += [("[red]✗[/]", f"{item['item']}: {item['reason']}") for item in document["failed"][:10]]
     if document["failed_count"] > 10:
@@ -129,12 +141,31 @@ def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _what(name: str, count: int) -> str:
+    if name == "vectors":
+        return "documents' vectors"
     return f"{'file' if count == 1 else 'files'} of {name}" if name in STORES else name
 
 
-def counted(count: int, what: str) -> str:
-    """`1 file`, `2,000 files`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _synced(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a sync of watched documents did; empty for any other task."""
+    if "updated" not in document:
+        return []
+    verb = "would_update" if document["dry_run"] else "updated"
+    done = [verb, "unchanged", "gone", "held_for_review"]
+    lines = [
+        (
+            "[green]✓[/]" if name == verb else "[dim]·[/]",
+            f"{SYNC_COUNTS[name]:<15} {document[name]:>9,}  {'document' if document[name] == 1 else 'documents'}",
+        )
+        for name in done
+        if document[name]
+    ]
+    chunks = [f"{counted(document[f'chunks_{what}'], 'chunk')} {what}" for what in ("embedded", "reused")]
+    if document["updated"]:
+        lines.append(("[dim]·[/]", ", ".join(chunks)))
+    if document["fetched_bytes"]:
+        lines.append(("[dim]·[/]", f"fetched {in_units(document['fetched_bytes'])}"))
+    return lines
 
 
 class ProgressBar(LogObserver):

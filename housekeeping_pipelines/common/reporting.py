@@ -5,13 +5,14 @@ The event holds the whole report, so that whoever launched the run reads the sam
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
-from housekeeping_pipelines.common.units import in_units
+from housekeeping_pipelines.common.wording import SYNC_COUNTS, in_units, missing
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report, ended_by
 from housekeeping_pipelines.errors import HousekeepingError
 
@@ -73,15 +74,19 @@ def plotted(document: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report that make a curve."""
     if document["dry_run"] or document["status"] not in ("succeeded", "partial"):
         # A curve of what really happened has no place for what would have.
-        return {f"would_delete/{table}": count for table, count in document["would_delete"].items()}
+        would = {f"would_delete/{table}": count for table, count in document["would_delete"].items()}
+        return would | {"would_update": document["would_update"]} if document.get("would_update") else would
     numbers: dict[str, float] = {"duration_seconds": document["duration_seconds"]}
     if document["table"]:
         numbers |= {"candidates": document["candidates"], f"deleted/{document['table']}": 0}
     numbers |= {name: document[name] for name in _MEASURES if document.get(name)}
+    # Of a sync, a zero is a point of the curve too.
+    numbers |= {name: document[name] for name in SYNC_COUNTS if name in document and name != "would_update"}
     for name in ("deleted", "restored", "stats"):
         numbers |= {f"{name}/{key}": value for key, value in (document.get(name) or {}).items()}
     kept = {f"kept/{reason}": count for reason, count in document["skipped"].items() if count}
-    return numbers | kept | ({"failed": document["failed_count"]} if document["failed_count"] else {})
+    failed = document["failed_count"]
+    return numbers | kept | ({"failed": failed} if failed or "updated" in document else {})
 
 
 # What a task on files has besides; a task on rows has none of it.
@@ -106,14 +111,19 @@ def summarize(document: Mapping[str, Any]) -> str:
         lines.append(f"- freed **{in_units(document['deleted_bytes'])}**")
     if document.get("would_delete_bytes"):
         lines.append(f"- would free **{in_units(document['would_delete_bytes'])}**")
-    if document.get("missing_count"):
-        lines.append(f"- {document['missing_count']:,} names that rows refer to have no file")
+    if said := missing(document):
+        lines.append(f"- {said}")
+    lines += [f"- {text}: **{document[name]:,}**" for name, text in SYNC_COUNTS.items() if document.get(name)]
     lines += [f"- restored **{count:,}** of `{name}`" for name, count in document.get("restored", {}).items()]
     lines += [f"- {name.replace('_', ' ')}: **{count:,}**" for name, count in (document.get("stats") or {}).items()]
     lines += [f"- kept {count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if document["stopped_reason"]:
         lines.append(f"- stopped by `{document['stopped_reason']}`; the next run goes on")
     lines += [f"- ⚠ {warning}" for warning in document["warnings"]]
+    for each in document.get("diffs", []):
+        # A text that ends the block would go on as Markdown of its own.
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", each["diff"])), default=0))
+        lines += ["", f"**{each['document']}**", "", f"{fence}diff", each["diff"], fence]
     return "\n".join(lines)
 
 
@@ -123,7 +133,8 @@ def _tables(document: Mapping[str, Any]) -> dict[str, dg.TableMetadataValue]:
         "failed": document["failed"],
         "conflicts": document.get("conflicts", []),
         "largest": document.get("largest", []),
-        "missing": [{"item": name} for name in document.get("missing_files", [])],
+        "missing": [{"item": name} for name in document.get("missing_files", document.get("missing", []))],
+        "in_error": document.get("in_error", []),
     }
     return {name: _table(rows) for name, rows in tables.items() if rows}
 

@@ -79,6 +79,13 @@ class Report:
     sample: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def in_short(self) -> str:
+        """What was done, as the end of a line of the log."""
+        counts = self.would_delete if self.dry_run else self.deleted
+        what = ", ".join(f"{count:,} of {name}" for name, count in counts.items()) or "nothing"
+        return f"{'would delete' if self.dry_run else 'deleted'} {what}"
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         document = asdict(self)

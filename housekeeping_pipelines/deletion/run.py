@@ -165,16 +165,13 @@ class Housekeeper:
 def log_report(report: Report) -> None:
     """One line of what a run did."""
     level = logging.INFO if report.status in ("succeeded", "skipped") else logging.ERROR
-    counts = report.would_delete if report.dry_run else report.deleted
-    what = ", ".join(f"{count:,} of {name}" for name, count in counts.items()) or "nothing"
     logger.log(
         level,
-        "%s: %s%s; %s %s in %.1f s%s",
+        "%s: %s%s; %s in %.1f s%s",
         report.task,
         report.status,
         f" (stopped by {report.stopped_reason})" if report.stopped_reason else "",
-        "would delete" if report.dry_run else "deleted",
-        what,
+        report.in_short,
         report.duration_seconds,
         f"; {report.message}" if report.message else "",
     )

@@ -26,8 +26,11 @@ from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
 from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
 from housekeeping_pipelines.resources.database import make_engine, opened
+from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.retention import policies
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
+from housekeeping_pipelines.watched_documents.queue import Queue
+from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,8 @@ _NEEDS = {
     "cleanup_files": ("upload_sessions", "processed_documents"),
     "cleanup_orphan_documents": ("parsed_files",),
     "orphan_cleanup": ("detections", "security_events"),
+    "sync_watched_documents": ("documents", "document_sync_queues", "document_sync_runs"),
+    "cleanup_orphan_vectors": ("documents",),
 }
 
 
@@ -110,12 +115,13 @@ def _check_platform(settings: Settings, config: HousekeepingConfig) -> Iterator[
             round(latency, 1),
         )
         yield from _check_schema(connection, settings)
-        yield _check_pgvector(connection)
+        yield _check_pgvector(connection, needed=settings.vector_store_url is None)
         catalog = Catalog(connection)
         platform = Platform(catalog, config)
         yield from _check_tables(platform)
         yield from _check_tasks(platform, trashed=settings.trash_retention_days > 0)
         yield from _check_orphan_tasks(settings, config, connection)
+        yield from _check_document_tasks(settings, platform, engine)
         if current_revision(connection) == HEAD and (left := stuck(connection)):
             count = (
                 f"{len(left)} or more files" if len(left) >= MAX_FAILED else f"{len(left)} of the files to be removed"
@@ -151,14 +157,21 @@ def _check_schema(connection: sa.Connection, settings: Settings) -> Iterator[Che
         yield Check("pause", "warning", f"paused: {reason}", "run `housekeeping resume`")
 
 
-def _check_pgvector(connection: sa.Connection) -> Check:
+def _check_pgvector(connection: sa.Connection, *, needed: bool) -> Check:
     version = connection.scalar(sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
     available = connection.scalar(sa.text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"))
     if version:
         return Check("pgvector", "ok", f"version {version}")
     if available:
-        return Check("pgvector", "ok", f"version {available} available, not used")
-    return Check("pgvector", "skipped", "not installed on the server; nothing needs it yet")
+        return Check("pgvector", "ok", f"version {available} available, not used yet")
+    if not needed:
+        return Check("pgvector", "skipped", "not installed on the server; VECTOR_STORE_URL names another store")
+    return Check(
+        "pgvector",
+        "warning",
+        "not installed on the server: documents cannot be watched",
+        "install pgvector there, or set VECTOR_STORE_URL",
+    )
 
 
 def _check_tables(platform: Platform) -> Iterator[Check]:
@@ -229,6 +242,41 @@ def _check_orphan_tasks(settings: Settings, config: HousekeepingConfig, connecti
         else:
             tables = ", ".join(dict.fromkeys(source.table.label for source in sources))
             yield Check(f"task {task}", "ok", f"takes files of {name} that no row of {tables} names")
+
+
+def _check_document_tasks(settings: Settings, platform: Platform, engine: sa.Engine) -> Iterator[Check]:
+    """The tables, the embedder, the vector store and what the sources lack."""
+    vectors = Vectors(settings)
+    started = time.monotonic()
+    try:
+        space = vectors.embedder.space
+        stands_in = "; compares words, stands in while EMBEDDING_BASE_URL is unset"
+        text = f"{space.model}, {space.dimension} dimensions{'' if settings.embedding_base_url else stands_in}"
+        yield Check("embedder", "ok", text, latency_ms=round((time.monotonic() - started) * 1000, 1))
+        started = time.monotonic()
+        store = vectors.open(lambda: engine)
+        try:
+            text = f"{store.label}, {store.count():,} chunks"
+        finally:
+            store.close()
+        yield Check("vector store", "ok", text, latency_ms=round((time.monotonic() - started) * 1000, 1))
+    except HousekeepingError as error:
+        yield _failed("vector store", error)
+    try:
+        watched = Queue(platform).in_trouble(platform.catalog.connection)
+    except HousekeepingError as error:
+        yield Check("task sync_watched_documents", "warning", f"disabled: {error.message}", error.hint)
+    except sa.exc.DBAPIError as error:
+        yield Check("task sync_watched_documents", "failed", f"disabled: {database_errors.describe(error)}")
+    else:
+        yield Check(
+            "task sync_watched_documents",
+            "warning" if watched else "ok",
+            f"documents that wait for a person, or fail again and again: {watched:,}"
+            if watched
+            else f"from {', '.join(Sources(settings).schemes())}",
+            "`housekeeping watch list` says why" if watched else None,
+        )
 
 
 def _check_stores(settings: Settings) -> Iterator[Check]:

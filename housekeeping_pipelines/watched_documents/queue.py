@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from housekeeping_pipelines.deletion import schema
 
@@ -122,6 +122,11 @@ class Queue:
         stranded = self._stranded().limit(limit)
         both = sa.union_all(due.subquery().select(), sa.select(sa.literal(1)).select_from(stranded.subquery()))
         return min(limit, connection.scalar(sa.select(sa.func.count()).select_from(both.subquery())) or 0)
+
+    def in_trouble(self, connection: sa.Connection) -> int:
+        """How many documents fail again and again, or wait for a person."""
+        waiting = sa.select(sa.func.count()).select_from(self._joined()).where(self.queues["state"] != "active")
+        return connection.scalar(waiting) or 0
 
     def adopt(self, connection: sa.Connection, now: datetime, stale_after: timedelta) -> int:
         """Give a place in the queue to what is watched and has none, as a copy whose first document was deleted."""
@@ -260,7 +265,7 @@ class Queue:
             .correlate(d.live.selectable)
         )
         watched = sa.select(d["id"]).where(d["watched"], sa.not_(sa.exists(queued)))
-        return watched.distinct(d["filename"]).order_by(d["filename"], d["id"])
+        return watched.ext(distinct_on(d["filename"])).order_by(d["filename"], d["id"])
 
     def _entries(
         self, connection: sa.Connection, wanted: sa.ColumnElement[bool], *, lock: bool = False

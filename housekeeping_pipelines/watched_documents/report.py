@@ -52,3 +52,15 @@ class SyncReport(Report):
     fetched_bytes: int = 0
     in_error: tuple[Trouble, ...] = ()
     diffs: tuple[Diff, ...] = ()
+
+    @property
+    def in_short(self) -> str:
+        """What was done, as the end of a line of the log."""
+        updated = f"would update {self.would_update:,}" if self.dry_run else f"{self.updated:,} updated"
+        counts = {
+            "unchanged": self.unchanged,
+            "gone": self.gone,
+            "held for review": self.held_for_review,
+            "failed": self.failed_count,
+        }
+        return ", ".join([updated, *(f"{count:,} {name}" for name, count in counts.items() if count)])

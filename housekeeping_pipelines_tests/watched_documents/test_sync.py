@@ -395,7 +395,8 @@ def test_a_dry_run_fetches_and_compares_and_writes_nothing(world: World) -> None
     report = world.sync(dry_run=True)
     assert (report.updated, report.would_update, report.unchanged) == (0, 1, 1)
     assert (report.failed_count, report.held_for_review, report.status) == (1, 1, "partial")
-    assert "+The office opens at eight" in report.diffs[0].diff
+    diffs = {each.document: each.diff for each in report.diffs}
+    assert "+The office opens at eight" in diffs[f"link://{PAGE}"]
     assert world.entries() == entries
     assert world.found("opens at eight")["docs.example-page.json@1"] == OLD
     assert world.text("docs.example-page.json@1")["pageContent"] == OLD

@@ -12,6 +12,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.output import STORES
 from housekeeping_pipelines.cli.session import DryRun, Json
+from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
     back: dict[str, int] = {}
     lost: dict[str, int] = {}
     for report in reports:
-        if report["task"] in ("purge_trash", "undo"):
+        # Vectors are made of texts, which are still there.
+        if report["task"] in ("purge_trash", "undo", "cleanup_orphan_vectors"):
             continue
         for name, count in report["deleted"].items():
             for_good = report["for_good"].get(name, 0)
@@ -185,4 +187,4 @@ def _amounts(counts: dict[str, int]) -> str:
     """`17 rows and 5 files`."""
     files = sum(count for name, count in counts.items() if name in STORES)
     parts = [(sum(counts.values()) - files, "row"), (files, "file")]
-    return " and ".join(output.counted(count, what) for count, what in parts if count)
+    return " and ".join(counted(count, what) for count, what in parts if count)

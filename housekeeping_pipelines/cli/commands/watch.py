@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import Queue, finish
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.settings import Settings
     from housekeeping_pipelines.watched_documents.queue import Entry
     from housekeeping_pipelines.watched_documents.watching import Decision, Watching
-
-from contextlib import contextmanager
 
 app = typer.Typer(help="Documents that are fetched again when they are due.", no_args_is_help=True)
 
@@ -112,7 +112,7 @@ def add(
             }
         )
         return
-    what = "a new document" if watched.created else output.counted(watched.documents, "document")
+    what = "a new document" if watched.created else counted(watched.documents, "document")
     verb = "is watched already" if watched.already else "is watched"
     output.say(f"{output.escape(reference)} {verb} as {watched.id}: {what}, every {_every(watched.stale_after)}.")
     if not watched.already:

@@ -1,0 +1,147 @@
+"""`demo`: an invented platform, a day's housekeeping of it, and a watched page that changes."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from housekeeping_pipelines.cli import launch, output, session
+from housekeeping_pipelines.cli.commands.tasks import show, summary
+from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.resources.database import Database
+    from housekeeping_pipelines.settings import Settings
+
+# What a demo does not touch when it is somebody's own.
+_CONFIGURED = ("vector_store_url", "embedding_base_url", "embedding_model", "collector_url", "documents_path")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+
+
+def demo(
+    conversations: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="The platform's size; everything else follows from it.")
+    ] = 2_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same platform at the same moment.")] = 7,
+    json_: Json = False,
+) -> int:
+    """Make a platform of sample data in the embedded PostgreSQL, and clean it."""
+    settings = session.start()
+    if settings.database_url is not None:
+        raise ConfigurationError(
+            "the demo writes sample data, and DATABASE_URL names a database of yours",
+            hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
+        )
+    from housekeeping_pipelines.application.sample import create_sample
+    from housekeeping_pipelines.application.sample_files import create_sample_files
+    from housekeeping_pipelines.application.tables import metadata
+    from housekeeping_pipelines.definitions import CHAINS
+    from housekeeping_pipelines.resources.database import Database
+
+    started = time.monotonic()
+    database = Database(settings)
+    now = datetime.now(UTC)
+    _forget_the_last(database, settings, now)
+    rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
+    files = create_sample_files(database.engine, settings, seed=seed, now=now)
+    made = time.monotonic() - started
+    if not json_:
+        output.say(f"[bold]A platform of sample data[/] [dim]seed {seed}, {made:.1f} s[/]\n")
+        output.table(["table", "rows"], [(name, f"{rows[name]:,}") for name in metadata.tables if rows.get(name)])
+        if files:
+            output.say("\nand files: " + ", ".join(f"{count:,} in {store}" for store, count in files.items()))
+        output.say("\n[bold]daily_housekeeping_job[/], run through Dagster\n")
+    ops = {name: launch.check_config(name, {}) for name in CHAINS["daily_housekeeping"]}
+    outcome = launch.run_here(settings, "daily_housekeeping_job", ops, names=False)
+    if not json_:
+        show(outcome, settings)
+        output.say("\n[bold]sync_watched_documents_job[/], on a page that says something else by now\n")
+    synced = None if _is_configured(settings) else _watch_a_page(database, settings)
+    database.close()
+    if json_:
+        document = summary(outcome) | {"sample": rows, "files": files}
+        output.as_json(document | {"watched": None if synced is None else next(iter(synced.reports.values()))})
+    else:
+        if synced is None:
+            output.say("[dim]left out: your own documents, vectors or collector are configured[/]")
+        else:
+            output.report(next(iter(synced.reports.values())))
+        _say_what_next(outcome)
+    return max(outcome.exit_code, 0 if synced is None else synced.exit_code)
+
+
+def _forget_the_last(database: Database, settings: Settings, now: datetime) -> None:
+    """What an earlier demo left in the trash, held, or knew belongs to a platform that is no more."""
+    from housekeeping_pipelines.application.sample import reset_sample
+    from housekeeping_pipelines.application.sample_files import sample_stores
+    from housekeeping_pipelines.deletion.schema import file_outbox, holds, kept_files, trashed_files, watched_documents
+    from housekeeping_pipelines.deletion.trash import purge
+
+    stores = sample_stores(settings)
+    reset_sample(database.engine)
+    with database.engine.connect() as connection:
+        purge(connection, before=now)
+        connection.execute(sa.delete(holds))
+        connection.execute(sa.delete(watched_documents))
+        for table in (file_outbox, trashed_files, kept_files):
+            # What is in a store that is configured is not the demo's, and is to be found again.
+            connection.execute(sa.delete(table).where(table.c.store.in_(stores)))
+        connection.commit()
+
+
+def _is_configured(settings: Settings) -> bool:
+    return any(getattr(settings, name) is not None for name in _CONFIGURED)
+
+
+def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
+    """Watch a page of a server of our own, let it change, and sync it; it is watched only while it is served."""
+    from housekeeping_pipelines.application.sample_site import SampleSite
+    from housekeeping_pipelines.watched_documents.watching import Watching
+
+    with SampleSite() as site:
+        # The server is on loopback, which is nobody's to name; for this moment it is allowed.
+        allowed = settings.model_copy(update={"fetch_allowed_hosts": settings.fetch_allowed_hosts | {site.host}})
+        with database.engine.begin() as connection:
+            watching = Watching.on(connection, database.config)
+            workspace = connection.scalar(sa.text("SELECT slug FROM workspaces ORDER BY id LIMIT 1"))
+            watched = watching.add(
+                site.reference,
+                workspace=workspace,
+                stale_after=None,
+                default=timedelta(hours=settings.watch_interval_hours),
+                now=datetime.now(UTC),
+            )
+        _sync(allowed, {})
+        site.opens = "eight"
+        outcome = _sync(allowed, {"force": True})
+        with database.engine.begin() as connection:
+            Watching.on(connection, database.config).remove(watched.id)
+    return outcome
+
+
+def _sync(settings: Settings, config: dict[str, Any]) -> launch.Outcome:
+    task = "sync_watched_documents"
+    return launch.run_here(settings, f"{task}_job", {task: launch.check_config(task, config)}, names=False)
+
+
+def _say_what_next(outcome: launch.Outcome) -> None:
+    output.say("\n[bold]What next?[/]")
+    command = output.command()
+    for line, what in (
+        ("make dev", "the Dagster UI on this platform"),
+        (f"{command} orphan-cleanup", "which media nothing refers to"),
+        (f"{command} cleanup-files --stats", "what upload sessions left in storage"),
+        (f"{command} watch add --help", "keep a page of yours up to date"),
+        (f"{command} trash list", "what can still be brought back"),
+        (f"{command} undo {outcome.run_id[:8]}", "bring it all back"),
+        (f"{command} check", "every setting, every component"),
+    ):
+        output.say(f"  {line:<46} [dim]{what}[/]")

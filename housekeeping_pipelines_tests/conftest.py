@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
+from housekeeping_pipelines_tests.command_server import install, running
 from housekeeping_pipelines_tests.support import Installation
 
 if TYPE_CHECKING:
@@ -78,16 +79,25 @@ def database_url(server: EmbeddedServer) -> sa.URL:
     return _create(server, None)
 
 
+@pytest.fixture(scope="session")
+def command_server() -> Iterator[Path]:
+    """See `command_server`."""
+    with running() as path:
+        yield path
+
+
 @pytest.fixture
-def installation(server: EmbeddedServer, engine: sa.Engine, tmp_path: Path) -> Installation:
+def installation(server: EmbeddedServer, engine: sa.Engine, command_server: Path, tmp_path: Path) -> Installation:
     """A folder with a space in its name, on the database of `engine`; Dagster's own is beside it."""
     directory = tmp_path / "my platform"
     directory.mkdir()
+    command = tmp_path / "housekeeping"
+    install(command, command_server)
     environ = {
         "DATABASE_URL": engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
         "DAGSTER_PG_URL": _create(server, None).set(drivername="postgresql").render_as_string(hide_password=False),
     }
-    return Installation(directory, environ)
+    return Installation(directory, command, environ)
 
 
 @pytest.fixture

@@ -64,17 +64,22 @@ class Installation:
     """A folder in which somebody works with the command, and nothing of this machine's environment but PATH."""
 
     directory: Path
+    command: Path
     environ: dict[str, str] = field(default_factory=dict)
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "COLUMNS": "80"} | self.environ | more
+        path = os.pathsep.join([str(self.command.parent), os.environ["PATH"]])
+        return {"PATH": path, "HOME": str(self.directory), "COLUMNS": "80"} | self.environ | more
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """`housekeeping` with these arguments."""
-        return self.python("-c", "from housekeeping_pipelines.cli import main; main()", *arguments, **environ)
+        return self._call(str(self.command), *arguments, **environ)
 
     def python(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
+        """The interpreter of the tests."""
+        return self._call(sys.executable, *arguments, **environ)
+
+    def _call(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env = self.environment(**environ)
         return subprocess.run(command, cwd=self.directory, env=env, capture_output=True, text=True, check=False)
 

@@ -8,17 +8,11 @@ printed in its place, also in the commands that come after.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib.util
-import json
 import os
 import re
-import shlex
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +31,7 @@ from housekeeping_pipelines.orphans.vectors import VectorReport
 from housekeeping_pipelines.sessions.cleanup import SessionReport
 from housekeeping_pipelines.settings import Settings, check_cron
 from housekeeping_pipelines.watched_documents.report import SyncReport
+from housekeeping_pipelines_tests.command_server import install
 from housekeeping_pipelines_tests.support import make_platform
 from housekeeping_pipelines_tests.web_server import Answer, WebServer
 
@@ -215,81 +210,6 @@ def reader(engine: sa.Engine, installation: Installation, command_server: Path) 
         {THEIR_DATABASE: addresses["DATABASE_URL"], THEIR_DAGSTER: addresses["DAGSTER_PG_URL"]},
     )
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def install(file: Path, server: Path) -> None:
-    """A command that `serve` does, told by the name of the file whose command it is."""
-    code = f"""
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect({str(server)!r})
-    request = json.dumps({{"argv": sys.argv[1:], "cwd": os.getcwd(), "environ": dict(os.environ)}})
-    socket.send_fds(server, [request.encode()], [0, 1, 2])
-    sys.exit(int(server.recv(9)))
-"""
-    file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S -c {shlex.quote(code)} "$0" "$@"\n')
-    file.chmod(0o755)
-
-
-def serve(path: str) -> None:
-    """Fork for each command, from a process that has already imported what takes seconds: Dagster and the drivers."""
-    import dagster._cli  # noqa: F401
-    import dagster_postgres  # noqa: F401
-    import psycopg  # noqa: F401
-    import psycopg2  # noqa: F401
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0 and os.fork() == 0:
-                become(connection)
-            connection.close()
-            with contextlib.suppress(ChildProcessError):
-                os.wait()
-
-
-def become(connection: socket.socket) -> None:
-    """Be the command that is asked for, from its environment to its exit code."""
-    message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-    request = json.loads(message)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-    sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["environ"])
-    sys.argv = request["argv"]
-    code = 1
-    try:
-        if sys.argv[0].endswith("dagster"):
-            from dagster._cli import main
-        else:
-            from housekeeping_pipelines.cli import main
-        main()
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    finally:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        connection.sendall(str(code).encode())
-        os._exit(0)
-
-
-@pytest.fixture(scope="module")
-def command_server() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="housekeeping-docs-") as folder:
-        path = Path(folder, "server")
-        code = f"from {__name__} import serve; serve({str(path)!r})"
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield path
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

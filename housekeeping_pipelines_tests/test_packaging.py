@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -44,14 +45,15 @@ def test_a_wheel_carries_what_it_needs_and_no_tests(unpacked: Path) -> None:
 
 
 def test_an_installed_wheel_works_outside_of_the_checkout(unpacked: Path, installation: Installation) -> None:
-    done = installation.run("init", PYTHONPATH=str(unpacked))
+    command = ("-c", "from housekeeping_pipelines.cli import main; main()")
+    done = installation.python(*command, "init", PYTHONPATH=str(unpacked))
     assert done.returncode == 0, done.stderr
     home = installation.directory / ".housekeeping" / "dagster"
     assert not (home / "dagster.yaml").is_symlink()
     where = "import housekeeping_pipelines; print(housekeeping_pipelines.__file__)"
     assert installation.python("-c", where, PYTHONPATH=str(unpacked)).stdout.startswith(str(unpacked))
-    report = installation.json("migrate", PYTHONPATH=str(unpacked))
-    assert report["version"] == migrations.HEAD
+    migrated = installation.python(*command, "migrate", "--json", PYTHONPATH=str(unpacked))
+    assert json.loads(migrated.stdout)["version"] == migrations.HEAD
     listed = installation.python("-m", "dagster", "run", "list", PYTHONPATH=str(unpacked))
     assert listed.returncode == 0, listed.stderr
 

@@ -290,7 +290,7 @@ def test_a_wrong_password_and_a_missing_permission(
 def test_scheduler_info_keeps_the_known_ids(installation: Installation) -> None:
     document = installation.json("scheduler-info", TIME_ZONE="Europe/Berlin")
     assert document["status"] == "stopped"
-    assert document["total_jobs"] == len(document["jobs"]) == 10
+    assert document["total_jobs"] == len(document["jobs"]) == 12
     assert [(job["id"], job["name"], job["trigger"]) for job in document["jobs"][:3]] == [
         ("daily_housekeeping", "Daily Housekeeping Tasks", "cron[hour='2', minute='0']"),
         ("weekly_cleanup", "Weekly Conversation Cleanup", "cron[day_of_week='sun', hour='3', minute='0']"),
@@ -298,11 +298,20 @@ def test_scheduler_info_keeps_the_known_ids(installation: Installation) -> None:
     ]
     assert "T02:00:00+0" in document["jobs"][0]["next_run_time"]
     without = {job["name"] for job in document["jobs"] if job["next_run_time"] is None}
-    assert without == {"test_housekeeping_schedule", "drain_file_outbox_sensor"}
+    assert without == {"test_housekeeping_schedule", "drain_file_outbox_sensor", "watched_documents_sensor"}
 
 
-def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Installation) -> None:
+def test_run_scheduler_runs_the_daemon_with_the_given_cron_and_interval(
+    engine: sa.Engine, installation: Installation
+) -> None:
     assert installation.run("init").returncode == 0
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO workspaces (slug, name) VALUES ('one', 'One');"
+            "INSERT INTO documents (doc_id, filename, docpath, workspace_id, watched, metadata)"
+            """ VALUES ('a', 'a.json', 'a.json', 1, true, '{"chunkSource": "link://http://127.0.0.1/"}')"""
+        )
 
     def dagster(*arguments: str) -> subprocess.CompletedProcess[str]:
         return installation.python("-m", "dagster", *arguments)
@@ -310,7 +319,7 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Install
     command = "from housekeeping_pipelines.cli import main; main()"
     with (installation.directory / "out.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", command, "run-scheduler", "--cleanup-schedule", "* * * * *"],
+            [sys.executable, "-c", command, "run-scheduler", "--cleanup-schedule", "* * * * *", "--sync-interval", "5"],
             cwd=installation.directory,
             env=installation.environment(DRY_RUN="true", LOG_FILE="daemon.log"),
             stdout=log,
@@ -318,8 +327,9 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron(installation: Install
             start_new_session=True,
         )
         try:
-            # The default is once a day: a run within minutes is of the given expression.
-            until(lambda: "daily_housekeeping_job" in dagster("run", "list").stdout, seconds=150)
+            # The defaults are once a day and every five minutes: runs within minutes are of what is given.
+            wanted = {"daily_housekeeping_job", "sync_watched_documents_job"}
+            until(lambda: wanted <= set(re.findall(r"\w+_job", dagster("run", "list").stdout)), seconds=150)
             document = installation.json("scheduler-info")
         finally:
             process.send_signal(signal.SIGTERM)

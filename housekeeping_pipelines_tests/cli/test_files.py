@@ -349,10 +349,12 @@ def test_a_demo_that_is_repeated_replaces_its_own_files_only(world: World, insta
     # Root's embedded server runs as another account; pytest's own folders are closed to it.
     directory = Path(tempfile.mkdtemp(prefix="housekeeping-demo-"))
     directory.chmod(0o755)
-    theirs = Installation(directory, {"LOG_LEVEL": "ERROR"})
+    theirs = Installation(directory, installation.command, {"LOG_LEVEL": "ERROR"})
     try:
         first = theirs.json("demo", "--conversations", "100")
         assert (first["status"], list(first["files"])) == ("succeeded", ["uploads", "media", "bucket"])
+        assert (first["watched"]["status"], first["watched"]["updated"]) == ("succeeded", 1)
+        assert theirs.json("watch", "list") == {"items": []}
         home = directory / ".housekeeping"
         assert sum(path.is_file() for path in (home / "media").rglob("*")) == first["files"]["media"]
         assert theirs.json("orphan-cleanup", "--apply")["deleted_files"] > 0

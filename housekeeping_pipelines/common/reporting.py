@@ -57,15 +57,19 @@ def publish(context: dg.OpExecutionContext, report: Report) -> None:
         REPORT: dg.MetadataValue.json(document),
         **plotted(document),
     }
+    tables = _tables(document)
+    if "in_error" in tables:
+        # It is the state of the task, not of one run.
+        metadata["in_error"] = tables["in_error"]
     done = report.status in ("succeeded", "partial") and not report.dry_run
     event = dg.AssetMaterialization if done else dg.AssetObservation
     context.log_event(event(asset_key=asset_key(report.task), metadata=metadata))
     if report.status in ("succeeded", "skipped"):
-        context.add_output_metadata({"status": report.status, "summary": metadata["summary"], **_tables(document)})
+        context.add_output_metadata({"status": report.status, "summary": metadata["summary"], **tables})
         return
     raise dg.Failure(
         f"{report.task}: {report.message or failures(document)}",
-        metadata={"summary": metadata["summary"], **_tables(document)},
+        metadata={"summary": metadata["summary"], **tables},
         allow_retries=False,
     )
 
@@ -88,6 +92,9 @@ def plotted(document: Mapping[str, Any]) -> dict[str, float]:
     failed = document["failed_count"]
     return numbers | kept | ({"failed": failed} if failed or "updated" in document else {})
 
+
+# What failed is listed in full beside the summary.
+_SHOWN = 5
 
 # What a task on files has besides; a task on rows has none of it.
 _MEASURES = ("deleted_bytes", "missing_count", "storage_bytes", "quota_used")
@@ -119,6 +126,9 @@ def summarize(document: Mapping[str, Any]) -> str:
     lines += [f"- kept {count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
     if document["stopped_reason"]:
         lines.append(f"- stopped by `{document['stopped_reason']}`; the next run goes on")
+    lines += [f"- ✗ {item['item']}: {item['reason']}" for item in document["failed"][:_SHOWN]]
+    if document["failed_count"] > _SHOWN:
+        lines.append(f"- ✗ and {document['failed_count'] - _SHOWN:,} more")
     lines += [f"- ⚠ {warning}" for warning in document["warnings"]]
     for each in document.get("diffs", []):
         # A text that ends the block would go on as Markdown of its own.

@@ -84,6 +84,17 @@ class Entry:
         """What a person calls it."""
         return self.reference or self.filename
 
+    @property
+    def waits(self) -> bool:
+        """Whether a person decides what becomes of it."""
+        return self.state not in SYNCED_STATES
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is held, or what went wrong the last time; None if nothing did."""
+        held = self.known.held
+        return held["reason"] if held and self.state == "held" else self.known.last_error
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -171,6 +182,14 @@ class Queue:
         """Every entry, in the order of their turns."""
         return sorted(self._entries(connection, sa.true()), key=lambda entry: entry.next_sync_at)
 
+    def troubled(self, connection: sa.Connection, limit: int) -> list[Entry]:
+        """What waits for a person or went wrong the last time, those that wait first."""
+        q = self.queues
+        wrong = sa.or_(q["state"] != "active", q["consecutive_failures"] > 0, own.c.last_error.is_not(None))
+        found = sa.select(q["id"]).select_from(self._known()).where(wrong)
+        waiting_first = found.order_by(q["state"].in_(SYNCED_STATES), q["state"].desc(), q["next_sync_at"], q["id"])
+        return list(self.read(connection, list(connection.scalars(waiting_first.limit(limit)))))
+
     def find(self, connection: sa.Connection, id_: str) -> Entry | None:
         """The entry of this id, locked for the transaction."""
         return next(iter(self._entries(connection, sa.cast(self.queues["id"], sa.Text) == id_, lock=True)), None)
@@ -251,6 +270,9 @@ class Queue:
             self.documents.live.selectable, self.queues["document_id"] == self.documents["id"]
         )
 
+    def _known(self) -> sa.FromClause:
+        return self._joined().outerjoin(own, own.c.queue == sa.cast(self.queues["id"], sa.Text))
+
     def _is_due(self, now: datetime) -> sa.ColumnElement[bool]:
         return sa.and_(self.queues["next_sync_at"] <= now, self.queues["state"].in_(SYNCED_STATES))
 
@@ -284,7 +306,7 @@ class Queue:
                 d["filename"].label("filename"),
                 *(own.c[name] for name in Known.__slots__),
             )
-            .select_from(self._joined().outerjoin(own, own.c.queue == sa.cast(q["id"], sa.Text)))
+            .select_from(self._known())
             .where(wanted)
         )
         if lock:

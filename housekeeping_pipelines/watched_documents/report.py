@@ -9,7 +9,7 @@ from housekeeping_pipelines.deletion.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A watched document that failed, is gone or waits for a person; `next_attempt` is null where it waits."""
+    """A watched document that fails, is gone or waits for a person; `next_attempt` is null where it waits."""
 
     id: str
     document: str
@@ -38,7 +38,7 @@ class SyncReport(Report):
         held_for_review: new texts that were not written, because a person should look first.
         chunks_embedded, chunks_reused: of the texts that were replaced.
         fetched_bytes: as they came over the network.
-        in_error: up to 50 documents that did not go well, with what comes next.
+        in_error: up to 50 documents that are in trouble after the run, whether it took them or not.
         diffs: of up to ten documents, what changed.
     """
 

@@ -140,7 +140,6 @@ class Sync:
     _counts: Counter[str] = field(default_factory=Counter)
     _rows: list[Finding] = field(default_factory=list)
     _failed: dict[str, str] = field(default_factory=dict)
-    _trouble: list[Trouble] = field(default_factory=list)
     _sample: list[Candidate] = field(default_factory=list)
     _diffs: list[Diff] = field(default_factory=list)
     _alerts: list[str] = field(default_factory=list)
@@ -358,11 +357,7 @@ class Sync:
         logger.warning("%s: %s: %s: %s", self.run.task, entry.name, finding.kind, finding.reason)
         if finding.kind == "failed":
             self._failed.setdefault(entry.name, finding.reason)
-        waits = change.state in ("held", "gone")
-        if len(self._trouble) < MAX_FAILED:
-            again = None if waits else change.next_sync_at.isoformat(timespec="seconds")
-            self._trouble.append(Trouble(entry.id, entry.name, change.state, change.failures, finding.reason, again))
-        if waits or change.state == "error":
+        if change.state != "active":
             self._alert(entry, change.state, finding.reason)
         if finding.kind == "held":
             self._preview(finding)
@@ -393,6 +388,8 @@ class Sync:
             fields = {"status": "failed", "message": ended.one_line, "error_type": type(ended).__name__}
         dealt_with = sum(counts[kind] for kind in ("updated", "unchanged", "held", "gone", "failed", "locked"))
         updated = counts["updated"]
+        with self.connection.begin():
+            troubled = self.queue.troubled(self.connection, MAX_FAILED)
         return self.run.report(
             **fields,
             kind=SyncReport,
@@ -412,9 +409,14 @@ class Sync:
             chunks_embedded=counts["embedded"],
             chunks_reused=counts["reused"],
             fetched_bytes=counts["bytes"],
-            in_error=tuple(self._trouble),
+            in_error=tuple(map(_trouble, troubled)),
             diffs=tuple(self._diffs),
         )
+
+
+def _trouble(entry: Entry) -> Trouble:
+    again = None if entry.waits else entry.next_sync_at.isoformat(timespec="seconds")
+    return Trouble(entry.id, entry.name, entry.state, entry.failures, entry.reason or "", again)
 
 
 def _about(finding: Finding) -> dict[str, object]:

@@ -269,7 +269,11 @@ def test_a_suspicious_text_is_held_and_not_written(world: World, text: str, reas
     assert world.found("Paragraph 29")["docs.example-page.json@1"] == LONG
     # It waits for a person, and for nobody else.
     world.now += 10 * WEEK
-    assert world.sync(force=True).scanned == 0
+    report = world.sync(force=True)
+    assert report.scanned == 0
+    # Nobody forgets it meanwhile.
+    ((state, why, attempt),) = [(each.state, each.reason, each.next_attempt) for each in report.in_error]
+    assert (state, reason in why, attempt) == ("held", True, None)
 
 
 def test_a_page_that_always_spoke_of_cookies_may_go_on_to_do_so(world: World) -> None:

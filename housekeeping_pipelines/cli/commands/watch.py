@@ -67,8 +67,8 @@ def list_(json_: Json = False) -> None:
     rows = [(entry.id, entry.name, entry.state, _every(entry.stale_after), _next(entry, now)) for entry in entries]
     output.table(["id", "document", "state", "every", "next"], rows)
     for entry in entries:
-        if reason := _reason(entry):
-            output.say(f"\n[yellow]![/] {entry.id}  {output.escape(entry.name)}: {output.escape(reason)}")
+        if entry.reason:
+            output.say(f"\n[yellow]![/] {entry.id}  {output.escape(entry.name)}: {output.escape(entry.reason)}")
             if entry.known.held:
                 output.say(_indented(entry.known.held.get("diff", "")))
             if entry.state != "active":
@@ -167,7 +167,6 @@ def _watching(settings: Settings) -> Iterator[Watching]:
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:
-    waits = entry.state in ("held", "gone")
     last = entry.last_synced_at
     return {
         "id": entry.id,
@@ -175,18 +174,13 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
         "filename": entry.filename,
         "documents": len(entry.copies),
         "state": entry.state,
-        "reason": _reason(entry),
+        "reason": entry.reason,
         "diff": (entry.known.held or {}).get("diff"),
         "every_hours": entry.stale_after / timedelta(hours=1),
         "last_synced_at": None if last is None else last.isoformat(),
-        "next_sync_at": None if waits else entry.next_sync_at.isoformat(),
+        "next_sync_at": None if entry.waits else entry.next_sync_at.isoformat(),
         "consecutive_failures": entry.failures,
     }
-
-
-def _reason(entry: Entry) -> str | None:
-    held = entry.known.held
-    return held["reason"] if held and entry.state == "held" else entry.known.last_error
 
 
 def _every(interval: timedelta) -> str:
@@ -195,7 +189,7 @@ def _every(interval: timedelta) -> str:
 
 
 def _next(entry: Entry, now: datetime) -> str:
-    if entry.state in ("held", "gone"):
+    if entry.waits:
         return "a person decides"
     return "due" if entry.next_sync_at <= now else f"{entry.next_sync_at:%Y-%m-%d %H:%M}"
 

@@ -14,7 +14,10 @@ MAX_COMPARED_LINES = 2000
 
 def unified_diff(old: str, new: str) -> str:
     """The changed lines with one line around them, as `diff -u` shows them; at most 40 lines."""
-    before, after = old.splitlines(), new.splitlines()
+    # Blank lines only part what is to be seen.
+    before, after = ([line for line in text.splitlines() if line.strip()] for text in (old, new))
+    if before == after:
+        return "" if old == new else "(only blank lines)"
     same = _common(before, after)
     same_end = _common(before[same:][::-1], after[same:][::-1])
     gone, come = len(before) - same - same_end, len(after) - same - same_end
@@ -38,5 +41,5 @@ def _common(left: list[str], right: list[str]) -> int:
 
 def _wrapped(lines: list[str]) -> list[str]:
     """A paragraph is often one line: of it, only what changed is to be shown."""
-    whole = (line[:MAX_PARAGRAPH_CHARACTERS] for line in lines if line.strip())
+    whole = (line[:MAX_PARAGRAPH_CHARACTERS] for line in lines)
     return [part for line in whole for part in textwrap.wrap(line, MAX_LINE_CHARACTERS)]

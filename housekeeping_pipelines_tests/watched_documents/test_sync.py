@@ -69,8 +69,12 @@ def test_what_changed_is_new_in_the_file_the_record_and_the_vectors_of_every_cop
         "success",
         {"filename": "docs.example-page.json", "workspacesModified": ["1", "2", "3"], "reason": None},
     )
-    assert [each.diff for each in report.diffs] == [
-        "-The office opens at nine and closes at five.\n+The office opens at eight and closes at five."
+    (diff,) = report.diffs
+    assert diff.diff.splitlines() == [
+        " # Opening hours",
+        "-The office opens at nine and closes at five.",
+        "+The office opens at eight and closes at five.",
+        " # Address",
     ]
     assert column(world.engine, "SELECT count(DISTINCT generation) FROM housekeeping.document_vectors") == [1]
 

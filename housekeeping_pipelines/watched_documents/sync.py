@@ -138,7 +138,9 @@ class Sync:
     jitter: Callable[[], float]
     observer: Observer
     _counts: Counter[str] = field(default_factory=Counter)
+    _updated: list[Finding] = field(default_factory=list)
     _rows: list[Finding] = field(default_factory=list)
+    _pruning: list[Future[None]] = field(default_factory=list)
     _failed: dict[str, str] = field(default_factory=dict)
     _sample: list[Candidate] = field(default_factory=list)
     _diffs: list[Diff] = field(default_factory=list)
@@ -180,9 +182,12 @@ class Sync:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     self._take(future)
+                self._safely(lambda: self._publish_all(pool))
                 done += len(finished)
                 self.observer.advanced(self.run.task, done, len(keys), self._counts["updated"])
             self._safely(self._write_rows)
+        for pruning in self._pruning:
+            self._safely(pruning.result)
 
     def _entries(self, keys: list[object]) -> Iterator[Entry]:
         entries = self.queue.read(self.connection, keys)
@@ -214,7 +219,7 @@ class Sync:
         if self.run.dry_run:
             self._note(finding, self._change(finding))
         elif finding.kind == "updated":
-            self._safely(lambda: self._publish(finding))
+            self._updated.append(finding)
         else:
             self._rows.append(finding)
             if len(self._rows) >= _WRITTEN_AT_ONCE:
@@ -226,29 +231,53 @@ class Sync:
         except HousekeepingError as error:
             self._ended_by = self._ended_by or error
 
-    def _publish(self, finding: Finding) -> None:
-        """See the module's text for the order."""
-        entry = finding.entry
-        try:
-            with self.connection.begin(), ExitStack() as stack:
-                if not self.queue.lease(self.connection, [entry]):
-                    self._counts["locked"] += 1
-                    return
-                self._replace(finding, stack)
-                change = self._change(finding)
-                self.queue.record(self.connection, [(entry, change)], self.clock())
-        except TextFileError as error:
-            self._fail(finding, str(error))
+    def _publish_all(self, pool: ThreadPoolExecutor) -> None:
+        """Publish what is ready; nobody waits for the old generations to be deleted."""
+        findings, self._updated = self._updated, []
+        if not findings or self._ended_by is not None:
             return
+        try:
+            published = self._publish(findings)
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            # The platform does not take what is said of this document; the others may do.
+            # The platform does not take what is said of one of them; each by itself shows which.
+            published = [each for finding in findings for each in self._publish_alone(finding)]
+        for finding, change in published:
+            self._note(finding, change)
+            self._pruning.append(pool.submit(self._prune, finding.entry))
+
+    def _publish_alone(self, finding: Finding) -> list[tuple[Finding, Change]]:
+        try:
+            return self._publish([finding])
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
             self._fail(finding, database_errors.describe(error))
-            return
-        self._note(finding, change)
-        for copy in entry.copies:
-            self.store.prune(copy.doc_id)
+            return []
+
+    def _publish(self, findings: list[Finding]) -> list[tuple[Finding, Change]]:
+        """See the module's text for the order; returns what was published."""
+        failed: list[tuple[Finding, str]] = []
+        done: list[tuple[Finding, Change]] = []
+        with self.connection.begin():
+            mine = {each.key for each in self.queue.lease(self.connection, [each.entry for each in findings])}
+            for finding in findings:
+                if finding.entry.key not in mine:
+                    continue
+                try:
+                    with ExitStack() as stack:
+                        self._replace(finding, stack)
+                except TextFileError as error:
+                    failed.append((finding, str(error)))
+                else:
+                    done.append((finding, self._change(finding)))
+            if done:
+                self.queue.record(self.connection, [(each.entry, change) for each, change in done], self.clock())
+        self._counts["locked"] += len(findings) - len(mine)
+        for finding, reason in failed:
+            self._fail(finding, reason)
+        return done
 
     def _replace(self, finding: Finding, stack: ExitStack) -> None:
         assert finding.generation is not None and finding.text is not None  # noqa: S101, PT018 - it is updated
@@ -264,6 +293,10 @@ class Sync:
             self.store.switch(copy.doc_id, finding.generation)
         for put_in_place in places:
             put_in_place()
+
+    def _prune(self, entry: Entry) -> None:
+        for copy in entry.copies:
+            self.store.prune(copy.doc_id)
 
     def _fail(self, finding: Finding, reason: str) -> None:
         self._rows.append(Finding(finding.entry, "failed", reason))

@@ -109,6 +109,8 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     web: WebServer
     protocol_version = "HTTP/1.1"
+    # Headers and body are written one after the other; the second would wait for the first to be acknowledged.
+    disable_nagle_algorithm = True
 
     def _answer(self) -> None:
         parts = urlsplit(self.path)

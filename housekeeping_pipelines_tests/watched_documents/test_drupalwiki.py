@@ -27,6 +27,8 @@ class Wiki:
     web: WebServer
     pages: dict[int, dict[str, Any]] = field(default_factory=dict)
     space: int = 7
+    # How many a list has, whatever was asked for.
+    most: int = 100
 
     def put(self, number: int, title: str, body: str, changed: int | None) -> None:
         page = {"id": number, "title": title, "type": "page", "homeSpace": self.space, "body": body}
@@ -44,7 +46,7 @@ class Wiki:
             return Answer.json({"message": "unauthorized"}, 401)
         if int(asked.query["space"]) != self.space:
             return Answer.json({"message": "no such space"}, 404)
-        at, size = int(asked.query["page"]), int(asked.query["size"])
+        at, size = int(asked.query["page"]), min(int(asked.query["size"]), self.most)
         # The server's order is not that of the ids.
         listed = [{k: v for k, v in page.items() if k != "body"} for page in self.pages.values()]
         part = listed[at * size : (at + 1) * size]
@@ -112,13 +114,14 @@ def test_a_page_that_does_not_say_when_it_was_changed_is_content_every_time(
 
 def test_a_space_is_all_of_its_pages_in_the_order_of_their_ids(wiki: Wiki, source: DrupalWikiSource) -> None:
     """Several lists are asked for, and only those while nothing changed."""
-    for number in range(250, 0, -1):
+    wiki.most = 5
+    for number in range(12, 0, -1):
         wiki.put(number, f"Page {number}", f"<p>Text {number}.</p>" if number != 5 else "", 1000 + number)
     first = ask(source, wiki.web.url, "?spaceId=7")
     assert isinstance(first, Content), first
-    numbers = [number for number in range(1, 251) if number != 5]
+    numbers = [number for number in range(1, 13) if number != 5]
     assert first.text == "\n\n".join(f"# Page {number}\n\nText {number}." for number in numbers)
-    assert len(wiki.web.requests) == 3 + 250
+    assert len(wiki.web.requests) == 3 + 12
     wiki.web.requests.clear()
     assert isinstance(ask(source, wiki.web.url, "?spaceId=7", first.state), Unchanged)
     assert [asked.query["page"] for asked in wiki.web.requests] == ["0", "1", "2"]
@@ -152,6 +155,20 @@ def test_a_space_that_is_not_there_and_one_that_is_empty(wiki: Wiki, source: Dru
     outcome = ask(source, wiki.web.url, "?spaceId=7")
     assert isinstance(outcome, Failed)
     assert "DRUPALWIKI_TOKEN" in outcome.reason
+
+
+def test_what_no_database_takes_is_taken_out(wiki: Wiki, source: DrupalWikiSource) -> None:
+    wiki.put(12, "a\0b \ud800", "<p>c\0d \ud83d\ude00 \ud800 e</p><p>f</p>", 1)
+    outcome = ask(source, wiki.web.url, "?pageId=12")
+    assert isinstance(outcome, Content)
+    assert outcome.text == "# ab \ufffd\n\ncd 😀 \ufffd e\n\nf"
+
+
+def test_a_list_ends_where_its_number_of_pages_says_so(wiki: Wiki, source: DrupalWikiSource) -> None:
+    wiki.put(1, "One", "<p>a</p>", 1)
+    wiki.web.routes[API] = Answer.json({"content": [{"id": 1, "title": "One", "lastModified": 1}], "totalPages": 1})
+    assert isinstance(ask(source, wiki.web.url, "?spaceId=7"), Content)
+    assert len(wiki.web.requests) == 2
 
 
 def test_a_wiki_that_lists_without_end(wiki: Wiki, source: DrupalWikiSource) -> None:

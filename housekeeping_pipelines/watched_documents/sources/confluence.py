@@ -1,4 +1,9 @@
-"""A page or a space of Confluence, in the cloud or on a server: `confluence://https://site.atlassian.net/wiki/spaces/DOC/pages/12`.
+"""A page or a space of Confluence, in the cloud or on a server.
+
+confluence://https://site.atlassian.net/wiki/spaces/DOC/pages/12/Title
+confluence://https://site.atlassian.net/wiki/spaces/DOC
+confluence://https://wiki.example.com/pages/viewpage.action?pageId=12
+confluence://https://wiki.example.com/display/DOC/Title
 
 A page's version decides whether it changed; of a space, the versions of all its pages.
 """
@@ -9,13 +14,15 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
+from housekeeping_pipelines.watched_documents.sources.decoding import clean
 from housekeeping_pipelines.watched_documents.sources.html import markdown_of
 from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
+from housekeeping_pipelines.watched_documents.sources.references import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,15 +59,15 @@ class ConfluenceSource:
         import requests
         from atlassian.errors import ApiError
 
-        page, space = _named(reference)
-        if not reference.site or (page is None and space is None):
-            return Failed(f"{reference.address} names no page and no space of a Confluence")
+        named = _named(reference)
+        if not reference.site or named is None:
+            return Failed(f"{reference.host or 'the reference'}: its path names no page and no space of a Confluence")
         traffic = Traffic()
         client = self._client(reference, traffic)
         try:
-            if page is not None:
-                return self._page(client, page, previous, traffic)
-            return self._space(client, str(space), previous, traffic)
+            if named.page or named.title:
+                return self._page(client, named, previous, traffic)
+            return self._space(client, named.space, previous, traffic)
         except (ApiError, requests.RequestException, FetchError, *UNREADABLE) as error:
             names = "CONFLUENCE_URL, CONFLUENCE_USERNAME and CONFLUENCE_TOKEN"
             return outcome_of(error, traffic, reference.host, names, self._clock)
@@ -68,7 +75,7 @@ class ConfluenceSource:
     def _client(self, reference: Reference, traffic: Traffic) -> Any:
         from atlassian.rest_client import AtlassianRestAPI
 
-        ours = self._url is not None and _site(self._url) == _site(reference.site)
+        ours = self._url is not None and origin(self._url) == origin(reference.site)
         # A server's may live in a folder; the cloud's is always /wiki.
         base = str(self._url) if ours and urlsplit(str(self._url)).path.strip("/") else reference.site
         if base == reference.site and reference.path.startswith("/wiki/"):
@@ -82,24 +89,35 @@ class ConfluenceSource:
             base,
             timeout=TIMEOUT_SECONDS,
             session=traffic.watch(self._session()),
+            # The library would sleep until a limit is over; the queue knows better what to do meanwhile.
             backoff_and_retry=False,
+            retry_with_header=False,
             **credentials,
         )
 
-    def _page(self, client: Any, page: str, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
-        path = f"rest/api/content/{page}"
-        found = _document(client.get(path, params={"expand": "version"}))
+    def _page(self, client: Any, named: _Named, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
+        if named.page:
+            found = _document(client.get(f"rest/api/content/{named.page}", params={"expand": "version"}))
+        else:
+            wanted = {"spaceKey": named.space, "title": named.title, "type": "page", "expand": "version"}
+            results = _document(client.get("rest/api/content", params=wanted))["results"]
+            if not results:
+                return Gone(f"the space {named.space} has no page of that title, or none that may be read")
+            found = results[0]
         if found.get("status", "current") != "current":
             return Gone(f"the page is {found['status']}")
-        state = {"version": found["version"]["number"]}
+        # A title may be another page's by now.
+        state = {"id": str(found["id"]), "version": found["version"]["number"]}
         if previous and previous == state:
             return Unchanged(bytes=traffic.bytes)
+        path = f"rest/api/content/{int(found['id'])}"
         whole = _document(client.get(path, params={"expand": "body.storage,version"}))
-        state = {"version": whole["version"]["number"]}
-        return Content(_text(whole), str(whole["title"]), state, traffic.bytes)
+        state = {"id": str(found["id"]), "version": whole["version"]["number"]}
+        text, title = _text(whole)
+        return Content(text, title or None, state, traffic.bytes) if text else Failed("the page has no text")
 
     def _space(self, client: Any, space: str, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
-        listed = sorted((str(each["id"]), each["version"]["number"]) for each in self._pages(client, space, "version"))
+        listed = sorted((int(each["id"]), each["version"]["number"]) for each in self._pages(client, space, "version"))
         if not listed:
             return Failed(f"the space {space} has no page that may be read")
         if len(listed) > MAX_PAGES:
@@ -107,16 +125,25 @@ class ConfluenceSource:
         state = {"version": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
         if previous and previous == state:
             return Unchanged(bytes=traffic.bytes)
+        traffic.listed = True
         pages = sorted(self._pages(client, space, "body.storage,version"), key=lambda page: int(page["id"]))
-        return Content("\n\n".join(map(_text, pages)), space, state, traffic.bytes)
+        text = "\n\n".join(text for text, _ in map(_text, pages) if text)
+        return Content(text, space, state, traffic.bytes) if text else Failed(f"the space {space} has no text")
 
     def _pages(self, client: Any, space: str, expand: str) -> Iterator[dict[str, Any]]:
-        for start in range(0, MAX_PAGES + PAGE_SIZE, PAGE_SIZE):
-            wanted = {"spaceKey": space, "type": "page", "status": "current", "expand": expand}
-            answer = _document(client.get("rest/api/content", params={**wanted, "start": start, "limit": PAGE_SIZE}))
-            yield from answer["results"]
-            if len(answer["results"]) < PAGE_SIZE and "next" not in answer.get("_links", {}):
+        """All pages, or a few more than are allowed; a server may list fewer at a time than it was asked for."""
+        wanted = {"spaceKey": space, "type": "page", "status": "current", "expand": expand, "limit": PAGE_SIZE}
+        count = 0
+        while True:
+            answer = _document(client.get("rest/api/content", params={"start": count, **wanted}))
+            results = answer["results"]
+            yield from results
+            count += len(results)
+            following = answer.get("_links", {}).get("next")
+            if not results or not following or count > MAX_PAGES:
                 return
+            # Where it says that it goes on, on the server that is asked.
+            wanted |= dict(parse_qsl(urlsplit(following).query))
 
 
 def _document(answer: Any) -> dict[str, Any]:
@@ -125,21 +152,32 @@ def _document(answer: Any) -> dict[str, Any]:
     return answer
 
 
-def _text(page: Mapping[str, Any]) -> str:
-    return f"# {page['title']}\n\n{markdown_of(page['body']['storage']['value'])}"
+def _text(page: Mapping[str, Any]) -> tuple[str, str]:
+    """A page as Markdown, and its title; no text without a body."""
+    title = " ".join(clean(str(page["title"])).split())
+    body = markdown_of(page["body"]["storage"]["value"])
+    return (f"# {title}\n\n{body}" if body else ""), title
 
 
-def _named(reference: Reference) -> tuple[str | None, str | None]:
-    """The page's id, or the space's key."""
-    page = reference.parameters.get("pageId")
-    if match := re.search(r"/pages/(\d+)", reference.path):
+class _Named(NamedTuple):
+    """A page by its id, or by its title in a space; or a whole space."""
+
+    page: str = ""
+    space: str = ""
+    title: str = ""
+
+
+def _named(reference: Reference) -> _Named | None:
+    given = reference.parameters
+    page = given.get("pageId", "")
+    if match := re.search(r"/pages/([0-9]+)(?:/|$)", reference.path):
         page = match[1]
-    space = reference.parameters.get("space") or reference.parameters.get("spaceKey")
-    if match := re.search(r"/(?:spaces|display)/([^/]+)", reference.path):
-        space = match[1]
-    return (page if page and page.isdigit() else None), space
-
-
-def _site(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port
+    if page:
+        return _Named(page) if page.isascii() and page.isdigit() else None
+    if match := re.search(r"/display/([^/]+)/([^/]+)/?$", reference.path):
+        return _Named("", unquote(match[1]), unquote_plus(match[2]))
+    space = given.get("space") or given.get("spaceKey") or given.get("key") or ""
+    if match := re.search(r"/(?:spaces|display)/([^/]+?)(?:/overview|/pages)?/?$", reference.path):
+        # Such as viewspace.action, whose key is in the query.
+        space = space if match[1].endswith(".action") else unquote(match[1])
+    return _Named("", space) if space else None

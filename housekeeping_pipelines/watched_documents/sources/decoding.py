@@ -26,6 +26,8 @@ _META = re.compile(rb"""<meta\b[^>]{0,300}?charset\s*=\s*["']?\s*([a-z0-9_:.-]{2
 _DECLARATION = re.compile(rb"""^\s*<\?xml\b[^>]{0,200}?encoding\s*=\s*["']([a-z0-9_:.-]{2,40})""", re.IGNORECASE)
 # How far browsers look for it, https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
 _META_WITHIN = 1024
+# Fewer letters beyond ASCII than this say nothing of the charset: a guess takes "größer" for Arabic.
+_GUESS_FROM = 32
 # Guessing takes time that grows with the text, and gains nothing after so much.
 _GUESS_BYTES = 64 * 1024
 
@@ -91,5 +93,9 @@ def _charset(label: str | None) -> str | None:
 def _guess(body: bytes) -> str:
     from charset_normalizer import from_bytes
 
+    beyond = sum(byte > 127 for byte in body)
+    # In a text of another script, nearly every letter is beyond ASCII.
+    if beyond < _GUESS_FROM and beyond * 2 <= len(body):
+        return "cp1252"
     best = from_bytes(body[:_GUESS_BYTES]).best()
     return best.encoding if best is not None else "cp1252"

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from housekeeping_pipelines.resources.fetching import FetchError, retry_after
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.decoding import clean
+from housekeeping_pipelines.watched_documents.sources.references import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ class DrupalWikiSource:
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
         """As of any `Source`."""
-        if not self._base_url or _origin(reference.site) != _origin(self._base_url):
+        if not self._base_url or origin(reference.site) != origin(self._base_url):
             return Failed(f"{reference.host or 'the reference'} is not the wiki of the settings; set DRUPALWIKI_URL")
         node = _NODE.search(reference.path)
         page = reference.parameters.get("pageId") or (node[1] if node else "")
@@ -166,7 +167,7 @@ def _text(page: Mapping[str, Any]) -> tuple[str, str]:
 
     title, body = page.get("title"), page.get("body")
     name = " ".join(clean(title).split()) if isinstance(title, str) else ""
-    text = clean(markdown_of(body)).strip() if isinstance(body, str) and body.strip() else ""
+    text = markdown_of(body) if isinstance(body, str) and body.strip() else ""
     return (f"# {name}\n\n{text}" if name else text) if text else "", name
 
 
@@ -182,11 +183,6 @@ def _digest(pages: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     if any(changed is None for _, changed, _ in known):
         return {}
     return {"pages": len(known), "digest": hashlib.sha256(json.dumps(known).encode()).hexdigest()}
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _unlike(url: str) -> str:

@@ -1,12 +1,14 @@
 """A file, a folder or the whole of a repository on GitHub: `github://https://github.com/OWNER/NAME?branch=main&path=docs`.
 
-One request tells whether anything changed: the tree of the branch, with the hash of every file's content.
+One request tells whether anything changed: the tree of the branch, with the hash of every file's content. A tree that
+is too large to be listed at once is gone down to the path, a request a folder.
 """
 
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.resources.fetching import FetchError
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 API_URL = "https://api.github.com"
 _HOSTS = ("github.com", "www.github.com")
+# Of a limit that says no time, https://docs.github.com/rest/guides/best-practices-for-using-the-rest-api
+_LIMITED_FOR = timedelta(minutes=1)
 
 
 def _utc_now() -> datetime:
@@ -55,32 +59,40 @@ class GitHubSource:
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
         """See `Source`."""
         import github
+        import requests
 
         where = place(reference)
-        if where is None or reference.host not in _HOSTS:
-            return Failed(f"{reference.address} names no repository on GitHub")
+        if where is None or reference.host not in _HOSTS or where.name.count("/") != 1:
+            return Failed(f"{reference.host or 'the reference'} with this path names no repository on GitHub")
         traffic = Traffic()
         try:
             return self._fetch(self._repository(where, traffic), where, previous, traffic)
-        except (github.GithubException, FetchError, *UNREADABLE) as error:
+        except (
+            github.GithubException,
+            github.BadAttributeException,
+            requests.RequestException,
+            FetchError,
+            *UNREADABLE,
+        ) as error:
             found = outcome_of(error, traffic, "GitHub", "GITHUB_TOKEN", self._clock)
-            if isinstance(found, Gone) and not self._token:
-                return Gone(f"{found.reason}; a private repository needs GITHUB_TOKEN")
+            limited = isinstance(error, github.RateLimitExceededException) or traffic.status == 429
+            if limited and isinstance(found, Failed):
+                more = "" if self._token else "; it allows more requests with GITHUB_TOKEN"
+                wait = _LIMITED_FOR if found.retry_after is None else found.retry_after
+                return Failed(f"GitHub answers {traffic.status}, too many requests{more}", wait)
             return found
 
     def _fetch(
         self, repository: Repository, where: Place, previous: Mapping[str, Any] | None, traffic: Traffic
     ) -> Outcome:
-        tree = repository.get_git_tree(where.branch or "HEAD", recursive=True)
-        if tree.raw_data.get("truncated"):
+        entries = _list(repository, where)
+        if entries is None:
             return Failed(f"{where.name} is too large to be listed; name a path in it")
-        files = [
-            File(each.path, each.sha)
-            for each in tree.tree
-            if each.type == "blob" and where.holds(each.path) and (each.size or 0) <= MAX_FILE_BYTES
-        ]
-        if not files:
+        there = [each for each in entries if each.type == "blob" and where.holds(each.path)]
+        if not there:
             return Gone(f"{where.name} has no {where.path or 'file'}")
+        traffic.listed = True
+        files = [File(each.path, each.blob) for each in there if each.size <= MAX_FILE_BYTES]
         if len(files) > MAX_FILES:
             return Failed(f"{where.name} has {len(files):,} files there, more than {MAX_FILES:,}; name a path in it")
         files.sort(key=lambda file: file.path)
@@ -90,10 +102,14 @@ class GitHubSource:
 
         def read(file: File) -> bytes:
             blob = repository.get_git_blob(file.blob)
-            return base64.b64decode(blob.content) if blob.encoding == "base64" else blob.content.encode()
+            if blob.encoding != "base64":
+                return blob.content.encode()
+            # It comes in lines.
+            return base64.b64decode("".join(blob.content.split()), validate=True)
 
-        single = files[0].path == where.path
-        text = joined(files, read, single=single)
+        text = joined(files, read, single=there[0].path == where.path)
+        if not text:
+            return Failed(f"{where.name} has no text there, or too much of it in one file")
         return Content(text, where.path or where.name, state, traffic.bytes)
 
     def _repository(self, where: Place, traffic: Traffic) -> Repository:
@@ -115,22 +131,78 @@ class GitHubSource:
         return Repository(requester, url=f"/repos/{where.name}", completed=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    path: str
+    type: str
+    blob: str
+    size: int
+
+
+def _list(repository: Repository, where: Place) -> list[_Entry] | None:
+    """What is below the root, or below the path at least; None if it is too much for one answer."""
+
+    def entries(tree: str, above: str = "", *, recursive: bool = True) -> list[_Entry] | None:
+        answer = repository.get_git_tree(tree, recursive=recursive)
+        if answer.raw_data.get("truncated"):
+            return None
+        return [_Entry(above + each.path, each.type, each.sha, each.size or 0) for each in answer.tree]
+
+    tree, above = where.branch or "HEAD", ""
+    found = entries(tree)
+    if found is not None or not where.path:
+        return found
+    for name in where.path.split("/"):
+        level = entries(tree, above, recursive=False)
+        named = next((each for each in level or () if each.path == above + name), None)
+        if level is None or named is None or named.type != "tree":
+            return level
+        tree, above = named.blob, f"{above}{name}/"
+    return entries(tree, above)
+
+
 def _requester(session: Callable[[], requests.Session]) -> type[Any]:
-    """PyGithub's requester over sessions of ours; the library's own class, which others may use, stays as it is."""
-    from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectionClass, Requester
+    """PyGithub's requester over sessions of ours; the library's own class, which others may use, stays as it is.
+
+    Redirects, as those of a repository that was renamed, are followed by the session: the library forgets the query of
+    where they lead, and would list the uppermost folder alone.
+    """
+    from github.Requester import (
+        HTTPRequestsConnectionClass,
+        HTTPSRequestsConnectionClass,
+        Requester,
+        RequestsResponse,
+    )
 
     class Secure(HTTPSRequestsConnectionClass):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self.session = session()
 
+        def getresponse(self) -> RequestsResponse:
+            return RequestsResponse(_answer(self))
+
     class Plain(HTTPRequestsConnectionClass):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self.session = session()
+
+        def getresponse(self) -> RequestsResponse:
+            return RequestsResponse(_answer(self))
 
     class Guarded(Requester):
         pass
 
     Guarded.injectConnectionClasses(Plain, Secure)
     return Guarded
+
+
+def _answer(connection: Any) -> requests.Response:
+    answer: requests.Response = connection.session.request(
+        connection.verb,
+        f"{connection.protocol}://{connection.host}:{connection.port}{connection.url}",
+        headers=connection.headers,
+        data=connection.input,
+        timeout=connection.timeout,
+    )
+    return answer

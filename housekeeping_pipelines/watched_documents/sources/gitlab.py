@@ -1,6 +1,7 @@
 """A file, a folder or the whole of a project on GitLab: `gitlab://https://gitlab.com/GROUP/NAME?branch=main&path=docs`.
 
-The tree of the branch, a page of it at a time, has the hash of every file's content: it tells whether anything changed.
+The hash of a file's content is in the headers of one request; those of a folder's are in its tree, a page of it at a
+time. They tell whether anything changed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from urllib.parse import urlsplit
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
-from housekeeping_pipelines.watched_documents.sources.repositories import MAX_FILES, File, digest, joined, place
+from housekeeping_pipelines.watched_documents.sources.references import origin
+from housekeeping_pipelines.watched_documents.sources.repositories import (
+    MAX_FILES,
+    File,
+    digest,
+    joined,
+    place,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,36 +54,45 @@ class GitLabSource:
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
         """See `Source`."""
         import gitlab
+        import requests
 
-        where = place(reference)
+        ours = origin(reference.site) == origin(self._url)
+        where = place(reference, below=urlsplit(self._url).path.strip("/") if ours else "")
         if where is None or not reference.site:
-            return Failed(f"{reference.address} names no project on a GitLab")
-        traffic, ours = Traffic(), _site(reference.site) == _site(self._url)
+            return Failed(f"{reference.host or 'the reference'} with this path names no project on a GitLab")
+        traffic = Traffic()
         client = gitlab.Gitlab(
             self._url if ours else reference.site,
             private_token=self._token if ours else None,
             session=traffic.watch(self._session()),
             timeout=TIMEOUT_SECONDS,
+            # The token goes along to the next page, which a server behind a proxy may call by another name.
+            keep_base_url=True,
         )
         try:
             return self._fetch(client, where, previous, traffic)
-        except (gitlab.exceptions.GitlabError, FetchError, *UNREADABLE) as error:
+        except (gitlab.exceptions.GitlabError, requests.RequestException, FetchError, *UNREADABLE) as error:
             return outcome_of(error, traffic, reference.host, "GITLAB_TOKEN and GITLAB_URL", self._clock)
 
     def _fetch(self, client: Any, where: Place, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
         project = client.projects.get(where.name, lazy=True)
         # The library would sleep until a limit is over; the queue knows better what to do meanwhile.
         once = {"obey_rate_limit": False, "max_retries": 0}
-        folder = where.path.rpartition("/")[0]
-        given = {"ref": where.branch} if where.branch else {}
-        found = []
-        for each in project.repository_tree(folder, recursive=True, iterator=True, per_page=PAGE_SIZE, **given, **once):
-            if each["type"] == "blob" and where.holds(each["path"]):
-                found.append(File(each["path"], each["id"]))
-            if len(found) > MAX_FILES:
-                return Failed(f"{where.name} has more than {MAX_FILES:,} files there; name a path in it")
+        found = _file(project, where, once) if where.path else []
+        single = bool(found)
+        if not single:
+            given = {"ref": where.branch} if where.branch else {}
+            tree = project.repository_tree(
+                where.path, recursive=True, iterator=True, per_page=PAGE_SIZE, **given, **once
+            )
+            for each in tree:
+                if each["type"] == "blob" and where.holds(each["path"]):
+                    found.append(File(each["path"], each["id"]))
+                if len(found) > MAX_FILES:
+                    return Failed(f"{where.name} has more than {MAX_FILES:,} files there; name a path in it")
         if not found:
             return Gone(f"{where.name} has no {where.path or 'file'}")
+        traffic.listed = True
         found.sort(key=lambda file: file.path)
         state = {"sha": digest(found)}
         if previous and previous == state:
@@ -83,11 +100,21 @@ class GitLabSource:
         text = joined(
             found,
             lambda file: bytes(project.repository_raw_blob(file.blob, **once)),
-            single=found[0].path == where.path,
+            single=single,
         )
+        if not text:
+            return Failed(f"{where.name} has no text there, or too much of it in one file")
         return Content(text, where.path or where.name, state, traffic.bytes)
 
 
-def _site(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port
+def _file(project: Any, where: Place, once: Mapping[str, Any]) -> list[File]:
+    """What is at the path, if it is a file."""
+    import gitlab
+
+    try:
+        headers = project.files.head(where.path, where.branch or "HEAD", **once)
+    except gitlab.exceptions.GitlabError as error:
+        if error.response_code != 404:
+            raise
+        return []
+    return [File(where.path, headers["X-Gitlab-Blob-Id"])]

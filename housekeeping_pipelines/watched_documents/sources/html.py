@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from housekeeping_pipelines.watched_documents.sources.decoding import clean
+
 if TYPE_CHECKING:
     from lxml.html import HtmlElement
 
@@ -23,7 +25,8 @@ def markdown_of(html: str) -> str:
     """Headings, paragraphs, lists, tables, code and links; the rest as the text that it has."""
     import lxml.html
 
-    html = _macros(html)
+    # At half of a surrogate pair, a parser would take the page to be over.
+    html = _macros(clean(html))
     if not html.strip():
         return ""
     root = lxml.html.document_fromstring(f"<div>{html}</div>", parser=lxml.html.HTMLParser(encoding=None))

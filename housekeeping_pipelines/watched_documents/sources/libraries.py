@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.watched_documents.sources import Outcome
 
-# What a library makes of an answer that is not what its service answers.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError)
+# What a library makes of an answer that is not what its service answers; RecursionError is a RuntimeError.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError)
 
 TIMEOUT_SECONDS = 60
 
 
 @dataclass
 class Traffic:
-    """What went over a session: bytes of all bodies, and the last answer."""
+    """What went over a session.
+
+    Attributes:
+        bytes: of all bodies.
+        status, headers: of the last answer.
+        listed: whether the service has said what the document consists of, so that it is there.
+    """
 
     bytes: int = 0
+    listed: bool = False
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -51,9 +58,15 @@ def outcome_of(
     if isinstance(error, FetchError):
         return Failed(error.one_line)
     status = traffic.status
-    if status in (404, 410):
-        return Gone(f"{host} answers {status}")
     wait = retry_after(traffic.headers, clock())
+    if status in (404, 410):
+        if traffic.listed:
+            return Failed(f"{host} answers {status} for a part of what it lists", wait)
+        # Who may not read something is told that it is not there.
+        hidden = f"; so it does for what {credentials} may not read" if status == 404 else ""
+        return Gone(f"{host} answers {status}{hidden}")
+    if 300 <= status < 400:
+        return Failed(f"{host} redirects, and leads nowhere")
     if status in (401, 403) and wait is None:
         return Failed(f"{host} answers {status}: look at {credentials}")
     if status >= 400:

@@ -27,6 +27,8 @@ GROUP = "housekeeping_pipelines.sources"
 BUILT_IN = ("link", "youtube", "confluence", "github", "gitlab", "drupalwiki")
 # What the collector fetches, which knows one more kind of repository.
 COLLECTED = (*BUILT_IN, "gitea")
+# What is fetched by a client library, which is the extra of the same name.
+_EXTRAS = ("youtube", "confluence", "github", "gitlab")
 
 
 class Sources:
@@ -84,17 +86,37 @@ class Sources:
                 source = self._opened[reference.scheme] = self._open(reference.scheme)
         if PAYLOAD in reference.parameters:
             self.check(reference)
-        return source.fetch(reference, previous)
+        try:
+            return source.fetch(reference, previous)
+        except ModuleNotFoundError as error:
+            if reference.scheme not in _EXTRAS:
+                raise
+            raise ConfigurationError(
+                f"{reference.scheme}:// needs the package {error.name}, which is not installed",
+                hint=f"pip install 'housekeeping-pipelines[{reference.scheme}]'",
+            ) from None
 
     def close(self) -> None:
         """Let go of connections."""
+        with self._lock:
+            for source in self._opened.values():
+                # That of somebody else need not have one.
+                close = getattr(source, "close", None)
+                if callable(close):
+                    close()
         if "fetcher" in self.__dict__:
             self.fetcher.close()
 
     def _open(self, scheme: str) -> Source:
         settings = self.settings
         for point in entry_points(group=GROUP, name=scheme):
-            source: Source = point.load()(self.fetcher)
+            try:
+                source: Source = point.load()(self.fetcher)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"the source of {scheme}:// ({point.value}) cannot be opened: {type(error).__name__}: {error}",
+                    hint="mend or uninstall the package that it is from",
+                ) from error
             return source
         if settings.collector_url is not None:
             from housekeeping_pipelines.watched_documents.sources.collector import CollectorSource

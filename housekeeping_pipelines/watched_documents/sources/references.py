@@ -6,6 +6,7 @@ query: `branch` and `path` of a repository, `pageId` of a wiki.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -46,6 +47,12 @@ class Reference:
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
+def origin(address: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port, for whether two addresses are on one server."""
+    parts = urlsplit(address)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def parse_reference(text: str) -> Reference:
     """
     Raises:
@@ -61,9 +68,16 @@ def parse_reference(text: str) -> Reference:
         host, parts, wrong = "", urlsplit(""), True
     if wrong or not separator or not scheme.isidentifier() or not address or any(sign.isspace() for sign in address):
         raise ConfigurationError(
-            f"{text[:200]!r} is no reference to a document",
+            f"{_shown(text)} is no reference to a document",
             hint="accepted: link://https://example.com/page, or another scheme of docs/watched-documents.md",
         )
-    if scheme in ("http", "https"):
-        raise ConfigurationError(f"{text[:200]!r} names no kind of source", hint=f"for a web page: link://{text}")
+    if scheme.lower() in ("http", "https"):
+        raise ConfigurationError(
+            f"{_shown(text)} names no kind of source", hint=f"for a web page: link://{text.strip()}"
+        )
     return Reference(text.strip(), scheme.lower(), address, host, parts.path, dict(parse_qsl(parts.query)))
+
+
+def _shown(text: str) -> str:
+    """As it may be shown and logged: without a password in the address."""
+    return repr(re.sub(r"[^/\s]+@", "***@", text[:200]))

@@ -6,6 +6,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from housekeeping_pipelines.watched_documents.sources.decoding import clean, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 # A request each; more of them are a code base, not a document.
 MAX_FILES = 1000
 MAX_FILE_BYTES = 2**20
+
+# No dots alone, which would lead elsewhere, nor the dash by which GitLab parts a project from what is in it.
+_NAME = re.compile(r"(?!(\.\.?|-)(/|$))[\w.-]+(/(?!(\.\.?|-)(/|$))[\w.-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,28 @@ class File:
     blob: str
 
 
-def place(reference: Reference) -> Place | None:
+def place(reference: Reference, *, below: str = "") -> Place | None:
     """`OWNER/NAME`, `…/tree/BRANCH/PATH`, `…/-/blob/BRANCH/PATH`, with `branch` and `path` in the query; None: no name.
 
     A branch with a slash in its name must be given in the query.
+
+    Args:
+        below: the folder of the server that repositories are in; empty if it has none.
     """
-    name, _, inside = re.sub(r"/(-/)?(tree|blob)/", "\0", reference.path.strip("/"), count=1).partition("\0")
+    whole = reference.path.strip("/")
+    if below:
+        if not whole.startswith(f"{below}/"):
+            return None
+        whole = whole.removeprefix(f"{below}/")
+    name, _, inside = re.sub(r"/(-/)?(tree|blob|raw)/", "\0", whole, count=1).partition("\0")
     branch, _, path = inside.partition("/")
     name = name.removesuffix(".git")
-    if "/" not in name:
+    if not _NAME.fullmatch(name):
         return None
     given = reference.parameters
-    return Place(name, given.get("branch") or given.get("ref") or branch, (given.get("path") or path).strip("/"))
+    # A browser shows an address with what is no ASCII in it encoded.
+    branch = given.get("branch") or given.get("ref") or unquote(branch)
+    return Place(name, branch, (given.get("path") or unquote(path)).strip("/"))
 
 
 def digest(files: Iterable[File]) -> str:
@@ -65,6 +81,7 @@ def joined(files: Iterable[File], read: Callable[[File], bytes], *, single: bool
         content = read(file)
         if len(content) > MAX_FILE_BYTES or b"\0" in content[:8000]:
             continue
-        text = content.decode(errors="replace")
-        texts.append(text if single else f"# {file.path}\n\n{text.strip()}")
+        text = clean(decode(content))
+        if text.strip():
+            texts.append(text if single else f"# {clean(file.path)}\n\n{text.strip()}")
     return "\n\n".join(texts)

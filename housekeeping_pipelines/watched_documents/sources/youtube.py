@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
+from housekeeping_pipelines.watched_documents.sources.decoding import clean
 from housekeeping_pipelines.watched_documents.sources.libraries import UNREADABLE, Traffic
 
 if TYPE_CHECKING:
@@ -35,13 +37,15 @@ class YouTubeSource:
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
         """See `Source`."""
+        from xml.etree.ElementTree import ParseError
+
         import requests
         import youtube_transcript_api as api
         from youtube_transcript_api._errors import YouTubeTranscriptApiException
 
         video = video_id(reference)
         if video is None:
-            return Failed(f"{reference.address} names no video")
+            return Failed("the reference names no video of YouTube")
         traffic = Traffic()
         try:
             found = api.YouTubeTranscriptApi(http_client=traffic.watch(self._session())).fetch(video, self._languages)
@@ -51,33 +55,46 @@ class YouTubeSource:
             return Failed("YouTube blocks the requests of this machine", _BLOCKED_FOR)
         except (api.TranscriptsDisabled, api.NoTranscriptFound):
             return Failed(f"the video has no transcript in {', '.join(self._languages)} (YOUTUBE_LANGUAGES)")
+        except api.VideoUnplayable as error:
+            reason = " ".join(clean(error.reason or "").split())[:200]
+            return Failed(f"YouTube does not play the video: {reason or 'it does not say why'}")
         except YouTubeTranscriptApiException as error:
+            if traffic.status >= 400:
+                return Failed(f"YouTube answers {traffic.status}", _BLOCKED_FOR if traffic.status == 429 else None)
             return Failed(f"YouTube gives no transcript: {type(error).__name__}")
         except FetchError as error:
             return Failed(error.one_line)
-        except (requests.RequestException, *UNREADABLE) as error:
+        # A transcript that is cut short or empty is no XML.
+        except (requests.RequestException, ParseError, *UNREADABLE) as error:
             return Failed(f"YouTube answers what cannot be read ({type(error).__name__})")
         text = _paragraphs((snippet.start, snippet.text) for snippet in found)
+        if not text.strip():
+            return Failed("the transcript of the video has no text")
         return Content(text, bytes=traffic.bytes)
 
 
 def video_id(reference: Reference) -> str | None:
     """The video of an address, or of a bare id."""
-    if not reference.host or "/" not in reference.address:
+    host, path = reference.host, reference.path
+    if not host and "/" in reference.address:
+        # As people write it: youtu.be/ID.
+        parts = urlsplit(f"https://{reference.address}")
+        host, path = parts.hostname or "", parts.path
+    if not host:
         found = reference.address
-    elif reference.host == "youtu.be":
-        found = reference.path.strip("/")
-    elif reference.host in _HOSTS:
-        match = re.match(r"/(?:shorts|embed|live|v)/([^/]+)", reference.path)
+    elif host == "youtu.be":
+        found = path.strip("/")
+    elif host in _HOSTS:
+        match = re.match(r"/(?:shorts|embed|live|v)/([^/]+)", path)
         found = match[1] if match else reference.parameters.get("v", "")
     else:
         return None
-    return found if re.fullmatch(r"[\w-]{11}", found) else None
+    return found if re.fullmatch(r"[\w-]{11}", found, re.ASCII) else None
 
 
 def _paragraphs(snippets: Iterable[tuple[float, str]]) -> str:
     """A minute of speech a paragraph."""
     paragraphs: dict[int, list[str]] = {}
     for start, text in snippets:
-        paragraphs.setdefault(int(start // _PARAGRAPH_SECONDS), []).append(" ".join(text.split()))
+        paragraphs.setdefault(int(start // _PARAGRAPH_SECONDS), []).append(" ".join(clean(text).split()))
     return "\n\n".join(" ".join(parts) for _, parts in sorted(paragraphs.items()))

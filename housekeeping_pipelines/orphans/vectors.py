@@ -1,27 +1,33 @@
 """Vectors of documents that are no more: found as orphaned files are, with the same guards.
 
-They are derived from texts, so that nothing is kept of them: a document that is brought back out of the trash and is
-watched gets its vectors again by the next sync.
+They are derived from texts, so that no trash is kept of them: the vectors of a document that is itself in the trash
+stay until it has left that too, and an undo finds them in their place. A hold on a document's row counts where its key
+is the document's id; of a row that is gone, and in no trash, no other key says which document it was.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.catalog import Catalog
+from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
+from housekeeping_pipelines.deletion.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.deletion.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
+from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, find_mirrors
+from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
 from housekeeping_pipelines.orphans.references import ReferenceSource
 from housekeeping_pipelines.resources.object_storage import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime, timedelta
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
@@ -44,8 +50,8 @@ class VectorReport(Report):
     """A report on the vectors of documents; counts are of documents, not of their chunks.
 
     Attributes:
-        missing_count, missing: watched documents that have been synced and have no vectors, up to 50 of them by their
-            ids: the next sync makes them again.
+        missing_count, missing: watched documents that have no vectors, up to 50 of them by their ids: the next sync
+            makes them.
     """
 
     missing_count: int = 0
@@ -90,77 +96,149 @@ def clean_vectors(
         HousekeepingError: the store or the documents cannot be read: nothing went.
     """
     guards.check_not_paused(connection, by_setting=keeper.paused_by_setting)
-    now = keeper.clock()
     documents = Platform(Catalog(connection), config).table("documents")
     connection.commit()
-    name = documents.names["doc_id"]
-    assert name is not None  # noqa: S101 - a platform without it has no such task
     store = vectors.open(lambda: keeper.engine)
     try:
-        orphans = find_orphans(
-            connection,
-            DocumentListing(store),
-            [ReferenceSource(documents.live, name)],
-            older_than=older_than,
-            now=now,
-            limits=limits,
-        )
-        missing_count, missing = _missing(connection, documents, store)
-        return _take(run, connection, keeper, store, orphans, limits, now, missing_count, missing)
+        return VectorCleanup(run, connection, keeper, documents, store, older_than, limits).execute()
     finally:
         store.close()
 
 
-def _take(
-    run: Run, connection: sa.Connection, keeper: Housekeeper, store: VectorStore, orphans: Orphans, limits: Limits,
-    now: datetime, missing_count: int, missing: tuple[str, ...],
-) -> Report:  # fmt: skip
-    found = orphans.findings
-    planned = min(found.orphaned, found.orphaned if limits.max_rows is None else limits.max_rows)
-    stopped: StoppedReason | None = "max_rows" if planned < found.orphaned else None
-    keeper.observer.planned(run.task, f"documents of {store.label}", planned, dry_run=run.dry_run)
-    sample: list[Candidate] = []
-    gone = done = in_use = 0
-    for batch in orphans.candidates(limits.batch_size):
-        names = [each.name for each in batch[: planned - done]]
-        if not names:
-            break
-        if run.dry_run:
-            for each in names:
-                keeper.observer.took(f"{VECTORS}/{each}")
-        else:
-            if limits.max_seconds is not None and keeper.monotonic() - run.started >= limits.max_seconds:
-                stopped = "max_seconds"
-                break
-            if guards.is_paused(connection):
-                stopped = "paused"
-                break
-            connection.rollback()
+@dataclass
+class VectorCleanup:
+    """One run over one store."""
+
+    run: Run
+    connection: sa.Connection
+    keeper: Housekeeper
+    documents: MappedTable
+    store: VectorStore
+    older_than: timedelta
+    limits: Limits
+    _trashed: set[str] = field(default_factory=set)
+    _gone: int = 0
+    _done: int = 0
+    _in_use: int = 0
+    _held: int = 0
+    _sample: list[Candidate] = field(default_factory=list)
+
+    def execute(self) -> Report:
+        """See `clean_vectors`."""
+        run, connection, limits = self.run, self.connection, self.limits
+        self._now = self.keeper.clock()
+        name = self.documents.names["doc_id"]
+        assert name is not None  # noqa: S101 - a platform without it has no such task
+        self._name = name
+        orphans = find_orphans(
+            connection,
+            DocumentListing(self.store),
+            [ReferenceSource(self.documents.live, name)],
+            older_than=self.older_than,
+            now=self._now,
+            limits=limits,
+            held=self._kept,
+        )
+        missing_count, missing = _missing(connection, self.documents, self.store)
+        found = orphans.findings
+        self._planned = found.orphaned if limits.max_rows is None else min(found.orphaned, limits.max_rows)
+        stopped: StoppedReason | None = "max_rows" if self._planned < found.orphaned else None
+        self.keeper.observer.planned(run.task, f"documents of {self.store.label}", self._planned, dry_run=run.dry_run)
+        status: dict[str, Any] = {"status": "succeeded"}
+        try:
+            stopped = self._take(orphans) or stopped
+        except HousekeepingError as error:
+            if not self._gone:
+                raise
+            # What went is to be told.
+            status = {"status": "failed", "message": error.one_line, "error_type": type(error).__name__}
+        deleted = {VECTORS: self._gone} if self._gone else {}
+        return run.report(
+            **status,
+            kind=VectorReport,
+            table=VECTORS,
+            stopped_reason=stopped,
+            scanned=found.scanned,
+            candidates=found.orphaned,
+            deleted=deleted,
+            for_good=deleted,
+            would_delete={VECTORS: self._planned} if run.dry_run and self._planned else {},
+            skipped=dict.fromkeys(SKIP_REASONS, 0)
+            | {
+                "young": found.young,
+                "held": found.held - len(self._trashed) + self._held,
+                "in_use": len(self._trashed) + self._in_use,
+                "budget": found.orphaned - self._done,
+            },
+            sample=tuple(self._sample),
+            warnings=found.warnings,
+            missing_count=missing_count,
+            missing=missing,
+        )
+
+    def _take(self, orphans: Orphans) -> StoppedReason | None:
+        """Returns what ended it early."""
+        run, limits = self.run, self.limits
+        for batch in orphans.candidates(limits.batch_size):
+            chosen = batch[: self._planned - self._done]
+            if not chosen:
+                return None
+            if run.dry_run:
+                for each in chosen:
+                    self.keeper.observer.took(f"{VECTORS}/{each.name}")
+            else:
+                if limits.max_seconds is not None and self.keeper.monotonic() - run.started >= limits.max_seconds:
+                    return "max_seconds"
+                if guards.is_paused(self.connection):
+                    return "paused"
+                self.connection.rollback()
+                self._delete(orphans, [each.name for each in chosen])
+            self._done += len(chosen)
+            self._sample += [_candidate(each, self._now) for each in chosen[: MAX_SAMPLE - len(self._sample)]]
+            self.keeper.observer.advanced(run.task, self._done, self._planned, self._gone)
+        return None
+
+    def _delete(self, orphans: Orphans, names: list[str]) -> None:
+        connection = self.connection
+        # Whoever adds a hold waits until the batch is through.
+        with shared_lock(connection, HOLDS_LOCK), shared_lock(connection, MIRRORS_LOCK):
             with connection.begin():
+                # One view of rows and trash, or a document could be in neither while it goes from one to the other.
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 still = orphans.still_orphans(names)
-            in_use += len(names) - len(still)
-            gone += store.delete([each for each in names if each in still])
-        done += len(names)
-        sample += [_candidate(each, now) for each in batch[: min(len(names), MAX_SAMPLE - len(sample))]]
-        keeper.observer.advanced(run.task, done, planned, gone)
-    deleted = {VECTORS: gone} if gone else {}
-    return run.report(
-        "succeeded",
-        kind=VectorReport,
-        table=VECTORS,
-        stopped_reason=stopped,
-        scanned=found.scanned,
-        candidates=found.orphaned,
-        deleted=deleted,
-        for_good=deleted,
-        would_delete={VECTORS: planned} if run.dry_run and planned else {},
-        skipped=dict.fromkeys(SKIP_REASONS, 0)
-        | {"young": found.young, "in_use": in_use, "budget": found.orphaned - done},
-        sample=tuple(sample),
-        warnings=found.warnings,
-        missing_count=missing_count,
-        missing=missing,
-    )
+                still -= self._in_trash(sorted(still))
+                held = self._held_now(still)
+            self._in_use += len(names) - len(still)
+            self._held += len(held)
+            self._gone += self.store.delete([each for each in names if each in still - held])
+
+    def _kept(self, names: list[str]) -> set[str]:
+        """What stays although no row has this id."""
+        connection = self.connection
+        with connection.begin_nested() if connection.in_transaction() else connection.begin():
+            connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
+            held, trashed = self._held_now(names), self._in_trash(names)
+        self._trashed |= trashed
+        return held | trashed
+
+    def _held_now(self, names: Iterable[str]) -> set[str]:
+        live = self.documents.live
+        if live.key != (self._name,):
+            return set()
+        rows = ActiveHolds.read(self.connection, self.keeper.clock()).rows.get((live.schema, live.name), [])
+        return set(names) & {key[0] for key in rows}
+
+    def _in_trash(self, names: Sequence[str]) -> set[str]:
+        live = self.documents.live
+        found: set[str] = set()
+        for mirror in find_mirrors(self.connection):
+            if (mirror.source_schema, mirror.source_table) != (live.schema, live.name):
+                continue
+            if self._name in mirror.selectable.c:
+                name = sa.cast(mirror.selectable.c[self._name], sa.Text)
+                wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
+                found.update(self.connection.scalars(sa.select(name).where(name == sa.any_(wanted))))
+        return found
 
 
 def _candidate(found: StoredObject, now: datetime) -> Candidate:
@@ -171,7 +249,7 @@ def _candidate(found: StoredObject, now: datetime) -> Candidate:
 def _missing(connection: sa.Connection, documents: MappedTable, store: VectorStore) -> tuple[int, tuple[str, ...]]:
     """Watched documents without vectors: two lists in the order of their ids' bytes, read side by side."""
     id_ = sa.collate(sa.cast(documents["doc_id"], sa.Text), "C")
-    watched = sa.select(id_).where(documents["watched"]).order_by(id_)
+    watched = sa.select(id_).where(documents["watched"], id_.is_not(None)).order_by(id_)
     count = 0
     shown: list[str] = []
     with connection.begin():

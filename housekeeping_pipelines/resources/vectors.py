@@ -53,5 +53,9 @@ class Vectors:
             home=settings.housekeeping_home,
             api_key=settings.vector_store_api_key,
         )
-        store.check()
+        try:
+            store.check()
+        except BaseException:
+            store.close()
+            raise
         return store

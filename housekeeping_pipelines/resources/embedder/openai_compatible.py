@@ -40,7 +40,8 @@ class OpenAIEmbedder:
             raise ConfigurationError(
                 "EMBEDDING_BASE_URL needs the package openai", hint="pip install 'housekeeping-pipelines[openai]'"
             ) from None
-        self._host, self._model = urlsplit(base_url).netloc, model
+        # Without a name and a password, which may come before it.
+        self._host, self._model, self._key = urlsplit(base_url).netloc.rpartition("@")[2], model, api_key
         # Servers without keys want the header none the less.
         self._client = openai.OpenAI(
             base_url=base_url, api_key=api_key or "none", timeout=timeout_seconds, max_retries=RETRIES
@@ -80,7 +81,7 @@ class OpenAIEmbedder:
             late = isinstance(error, openai.APITimeoutError)
             raise Unavailable(f"embeddings: {self._host} {'is too slow' if late else 'does not answer'}") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise Unavailable(f"embeddings: {self._host} answers what cannot be read: {error}"[:300]) from None
+            raise Unavailable(self._told(f"{self._host} answers what cannot be read: {error}")) from None
         if len(vectors) != len(texts) or [each.index for each in found] != list(range(len(texts))):
             raise Unavailable(f"embeddings: {self._host} answers {len(vectors)} vectors for {len(texts)} texts")
         return vectors
@@ -93,8 +94,13 @@ class OpenAIEmbedder:
         if status == 404:
             return ConfigurationError(said, hint=f"look at EMBEDDING_BASE_URL and EMBEDDING_MODEL ({self._model})")
         if status in (400, 413, 422):
-            return TextRefused(f"{said}: {error.message}"[:300])
+            return TextRefused(self._told(f"{self._host} answers {status}: {error.message}"))
         return Unavailable(said)
+
+    def _told(self, text: str) -> str:
+        """In one line, and without the key, which a server may say again."""
+        line = " ".join(f"embeddings: {text}".split())
+        return (line.replace(self._key, "***") if self._key else line)[:300]
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -79,7 +79,9 @@ class VectorStore(Protocol):
     """The vectors of all documents of one space. It may be used by many threads at once.
 
     Every method raises `Unavailable` if the store does not answer and `ConfigurationError` if it is of another space,
-    not there, or may not be used.
+    not there, or may not be used; and `ValueError` where it is given an id that holds NUL or half a surrogate pair, or
+    a vector of another dimension or with what is no number. In texts and metadata U+FFFD takes the place of such
+    characters.
     """
 
     @property
@@ -96,6 +98,8 @@ class VectorStore(Protocol):
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """Write a whole generation, which no search finds yet; returns the number of chunks.
 
+        The chunks are read as they are written. If they end in an error, it is raised, and what is left of the
+        generation can neither be found nor switched to.
         What is there of the same document and generation, and is not current, is replaced. Writing to the generation
         that is current raises `ValueError`.
         """
@@ -104,7 +108,8 @@ class VectorStore(Protocol):
         """Make a generation the one that searches find; it stays so if it is it already.
 
         Raises:
-            LookupError: nothing of this generation was written (a document of no chunks is deleted, not switched).
+            LookupError: nothing of this generation was written, or only a part (a document of no chunks is deleted, not
+                switched).
         """
 
     def prune(self, document: str) -> int:
@@ -120,7 +125,10 @@ class VectorStore(Protocol):
         """The current generation's vectors of chunks with these hashes, as far as there are such."""
 
     def documents(self) -> Iterator[StoredDocument]:
-        """Every document that has anything, switched to or not, in the order of the ids' bytes; memory stays flat."""
+        """Every document that has anything, switched to or not, in the order of the ids' bytes.
+
+        At most the ids are in memory.
+        """
 
     def count(self, document: str | None = None) -> int:
         """How many chunks searches can find, of one document or all."""

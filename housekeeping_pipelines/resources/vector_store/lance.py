@@ -1,8 +1,17 @@
-"""Vectors in a folder, with LanceDB."""
+"""Vectors in a folder, with LanceDB.
+
+A generation is added in one commit, so that it is there as a whole or not at all, whoever is killed. Lance refuses
+some changes beside others, and who makes a table may write over one that was made meanwhile: whoever changes something
+holds a lock on a file. Lance never changes a file of its own: what was deleted stays in old versions until `close`
+lets those go.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import re
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
+from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
 from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
 
 if TYPE_CHECKING:
@@ -19,16 +29,25 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.resources.vector_store import Chunk, Vector
 
+LOCK = ".lock"
 VECTORS, GENERATIONS, SPACE = "document_vectors", "document_generations", "vector_space"
 
-_WRITTEN_AT_ONCE = 2000
+_WRITTEN_AT_ONCE = 500
+_DELETED_AT_ONCE = 500
+# Longer than anybody reads in a version.
+KEPT_VERSIONS = timedelta(hours=1)
+
+logger = logging.getLogger(__name__)
 
 
 class LanceStore:
     """Vectors in tables of a folder. See `VectorStore`."""
 
-    def __init__(self, folder: Path, space: Space) -> None:
+    def __init__(self, folder: Path, space: Space, *, kept_versions: timedelta = KEPT_VERSIONS) -> None:
         """
+        Args:
+            kept_versions: how long a state that has been written over may still be read.
+
         Raises:
             ConfigurationError: the package lancedb is not installed.
         """
@@ -39,11 +58,12 @@ class LanceStore:
                 "VECTOR_STORE_URL=lancedb:///… needs the package lancedb",
                 hint="pip install 'housekeeping-pipelines[lancedb]'",
             ) from None
-        self._folder, self._space = folder, space
-        # Every read sees what any process has written.
-        self._database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+        self._folder, self._space, self._kept_versions = folder, space, kept_versions
         self._tables: dict[str, Any] = {}
-        # Lance merges appends of several writers, and refuses some deletions beside them.
+        self._changed: set[str] = set()
+        with self._explained():
+            # Every read sees what any process has written.
+            self._database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
         self._lock = threading.RLock()
 
     @property
@@ -58,36 +78,55 @@ class LanceStore:
         """See `VectorStore`."""
         import pyarrow as pa
 
+        check_ids(document, generation)
         self._prepare()
-        if self._pointers({document}).get(document) == generation:
-            raise ValueError(f"{generation} is current of {document}")
         count, rest = 0, iter(chunks)
-        now = datetime.now(UTC)
-        with self._explained(), self._lock:
-            table = self._tables[VECTORS]
-            table.delete(f"document = {_quoted(document)} AND generation = {_quoted(generation)}")
-            while part := list(islice(rest, _WRITTEN_AT_ONCE)):
-                rows = [
-                    {
-                        "document": document,
-                        "generation": generation,
-                        "position": chunk.position,
-                        "hash": chunk.hash,
-                        "content": chunk.text,
-                        "metadata": json.dumps(dict(chunk.metadata)),
-                        "written_at": now,
-                        "vector": chunk.vector,
-                    }
-                    for chunk in part
-                ]
-                table.add(pa.Table.from_pylist(rows, schema=self._schema()))
-                count += len(part)
+        now, schema = datetime.now(UTC), self._schema()
+        raised: list[Exception] = []
+
+        def batches() -> Iterator[Any]:
+            nonlocal count
+            try:
+                while part := list(islice(rest, _WRITTEN_AT_ONCE)):
+                    rows = [self._row(document, generation, storable(chunk, self._space), now) for chunk in part]
+                    yield pa.RecordBatch.from_pylist(rows, schema=schema)
+                    count += len(part)
+            except Exception as error:
+                # Lance would tell of it in words of its own.
+                raised.append(error)
+                raise
+
+        try:
+            with self._explained(), self._alone():
+                if self._pointers({document}).get(document) == generation:
+                    raise ValueError(f"{generation} is current of {document}")
+                self._delete(VECTORS, f"document = {_quoted(document)} AND generation = {_quoted(generation)}")
+                self._tables[VECTORS].add(pa.RecordBatchReader.from_batches(schema, batches()))
+                self._changed.add(VECTORS)
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
         return count
+
+    @staticmethod
+    def _row(document: str, generation: str, chunk: Chunk, now: datetime) -> dict[str, Any]:
+        return {
+            "document": document,
+            "generation": generation,
+            "position": chunk.position,
+            "hash": chunk.hash,
+            "content": chunk.text,
+            "metadata": json.dumps(dict(chunk.metadata)),
+            "written_at": now,
+            "vector": chunk.vector,
+        }
 
     def switch(self, document: str, generation: str) -> None:
         """See `VectorStore`."""
+        check_ids(document, generation)
         self._prepare()
-        with self._explained(), self._lock:
+        with self._explained(), self._alone():
             where = f"document = {_quoted(document)} AND generation = {_quoted(generation)}"
             if not self._tables[VECTORS].count_rows(where):
                 raise LookupError(f"nothing of {generation} was written for {document}")
@@ -95,35 +134,48 @@ class LanceStore:
             merge.when_matched_update_all().when_not_matched_insert_all().execute(
                 [{"document": document, "generation": generation}]
             )
+            self._changed.add(GENERATIONS)
 
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
+        check_ids(document)
         if not self._made():
             return 0
-        with self._explained(), self._lock:
+        with self._explained(), self._alone():
             where = f"document = {_quoted(document)}"
             current = self._pointers({document}).get(document)
             if current is not None:
                 where += f" AND generation != {_quoted(current)}"
-            count = self._tables[VECTORS].count_rows(where)
-            if count:
-                self._tables[VECTORS].delete(where)
-            return int(count)
+            return self._delete(VECTORS, where)
 
     def delete(self, documents: Sequence[str]) -> int:
         """See `VectorStore`."""
-        if not self._made() or not documents:
+        check_ids(*documents)
+        if not self._made():
             return 0
-        with self._explained(), self._lock:
+        ids = sorted(set(documents))
+        return sum(self._delete_all(ids[at : at + _DELETED_AT_ONCE]) for at in range(0, len(ids), _DELETED_AT_ONCE))
+
+    def _delete_all(self, documents: list[str]) -> int:
+        with self._explained(), self._alone():
             where = f"document IN ({', '.join(map(_quoted, documents))})"
             there = self._tables[VECTORS].search().where(where).select(["document"]).limit(_ALL).to_arrow()
-            self._tables[GENERATIONS].delete(where)
-            self._tables[VECTORS].delete(where)
+            self._delete(GENERATIONS, where)
+            self._delete(VECTORS, where)
             return len(set(there["document"].to_pylist()))
+
+    def _delete(self, table: str, where: str) -> int:
+        """A deletion of nothing would make a version none the less."""
+        count = int(self._tables[table].count_rows(where))
+        if count:
+            self._tables[table].delete(where)
+            self._changed.add(table)
+        return count
 
     def current(self, document: str) -> Generation | None:
         """See `VectorStore`."""
-        name = self._pointers({document}).get(document) if self._made() else None
+        check_ids(document)
+        name = self._pointers({document}).get(document)
         if name is None:
             return None
         with self._explained():
@@ -133,7 +185,8 @@ class LanceStore:
 
     def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
-        name = self._pointers({document}).get(document) if self._made() else None
+        check_ids(document, *hashes)
+        name = self._pointers({document}).get(document)
         if name is None:
             return {}
         with self._explained():
@@ -172,6 +225,7 @@ class LanceStore:
 
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
+        check_vector(vector, self._space)
         if not self._made():
             return []
 
@@ -195,7 +249,16 @@ class LanceStore:
         return settled_search(find, self._pointers, limit)
 
     def close(self) -> None:
-        """See `VectorStore`."""
+        """See `VectorStore`; first what was deleted goes from the disk too."""
+        try:
+            if self._changed:
+                with self._alone():
+                    for name in sorted(self._changed):
+                        self._tables[name].optimize(cleanup_older_than=self._kept_versions)
+        except (OSError, RuntimeError) as error:
+            # All is written; whoever closes next does it.
+            logger.debug("%s is not tidied: %s", self.label, error)
+        self._changed.clear()
         self._tables.clear()
 
     def _pointers(self, documents: set[str]) -> dict[str, str]:
@@ -211,36 +274,53 @@ class LanceStore:
         if self._tables:
             return True
         with self._explained(), self._lock:
-            names = set(self._database.list_tables().tables)
-            if not {VECTORS, GENERATIONS, SPACE} <= names:
+            if not self._folder.is_dir():
                 return False
-            row = self._database.open_table(SPACE).search().limit(1).to_list()[0]
+            try:
+                row = self._database.open_table(SPACE).search().limit(1).to_list()[0]
+            except (ValueError, FileNotFoundError, IndexError):
+                return False
             found = Space(row["model"], row["dimension"])
             if found != self._space:
-                raise ConfigurationError(
+                raise self._of_another(
                     f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
-                    f" {self._space.model} ({self._space.dimension})",
-                    hint="set EMBEDDING_MODEL back; or remove the folder and run"
-                    " `housekeeping sync-watched-documents --force`",
+                    f" {self._space.model} ({self._space.dimension})"
                 )
             self._tables = {name: self._database.open_table(name) for name in (VECTORS, GENERATIONS)}
             return True
+
+    def _of_another(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            what,
+            hint=f"set EMBEDDING_MODEL back; or remove the folder {self._folder} and run"
+            " `housekeeping sync-watched-documents --force`",
+        )
 
     def _prepare(self) -> None:
         """Make what is not there; the table of the space last, so that it says that all is there."""
         import pyarrow as pa
 
-        with self._lock:
-            if self._made():
-                return
-            with self._explained():
+        if self._made():
+            return
+        with self._explained():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                if self._made():
+                    return
                 text = pa.string()
                 pointers = pa.schema([("document", text), ("generation", text)])
-                self._database.create_table(VECTORS, schema=self._schema(), exist_ok=True)
+                try:
+                    self._database.create_table(VECTORS, schema=self._schema(), exist_ok=True)
+                except ValueError:
+                    if self._database.open_table(VECTORS).count_rows():
+                        raise self._of_another(f"{self.label} holds vectors of another dimension") from None
+                    # Of another dimension, by somebody who did not come as far as to write into it.
+                    self._database.drop_table(VECTORS)
+                    self._database.create_table(VECTORS, schema=self._schema())
                 self._database.create_table(GENERATIONS, schema=pointers, exist_ok=True)
                 about = [{"model": self._space.model, "dimension": self._space.dimension}]
                 self._database.create_table(SPACE, about, exist_ok=True)
-            self._made()
+                self._made()
 
     def _schema(self) -> Any:
         import pyarrow as pa
@@ -266,9 +346,20 @@ class LanceStore:
         except PermissionError as error:
             raise ConfigurationError(f"{self.label} may not be used: {error}", hint="look at its owner") from None
         except (OSError, RuntimeError) as error:
-            raise Unavailable(f"{self.label}: {error}"[:300]) from None
+            # Its errors end with a line of its own source.
+            said = " ".join(_SOURCE.sub("", str(error)).split())
+            raise Unavailable(f"{self.label}: {said}"[:300]) from None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep out every thread and process that would change something; it cannot be nested."""
+        with self._lock, (self._folder / LOCK).open("a") as file:
+            # It ends with the file, or with who has it open.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
+_SOURCE = re.compile(r",?\s/\S+\.rs:\d+(:\d+)?")
 # LanceDB's own limit is ten rows where none is said.
 _ALL = 2**31 - 1
 

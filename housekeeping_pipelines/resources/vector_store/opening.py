@@ -39,10 +39,14 @@ def open_vector_store(
 
         try:
             address = database().url if url is None else sa.make_url(url)
-        except sa.exc.ArgumentError:
+        except (sa.exc.ArgumentError, ValueError):
             raise _unknown() from None
         return PgVectorStore(make_engine(address, pooled=_CONNECTIONS), space)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6333
+    except ValueError:
+        raise _unknown() from None
     if parts.scheme == "lancedb" and (folder := parts.netloc + parts.path):
         from housekeeping_pipelines.resources.vector_store.lance import LanceStore
 
@@ -51,7 +55,8 @@ def open_vector_store(
         from housekeeping_pipelines.resources.vector_store.qdrant import open_qdrant
 
         scheme = "https" if parts.scheme == "qdrants" else "http"
-        return open_qdrant(f"{scheme}://{parts.hostname}:{parts.port or 6333}", space, api_key=api_key)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return open_qdrant(f"{scheme}://{host}:{port}", space, api_key=api_key)
     raise _unknown()
 
 

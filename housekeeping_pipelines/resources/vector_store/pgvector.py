@@ -10,10 +10,12 @@ without pgvector is to be usable for everything else.
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -22,9 +24,10 @@ from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
+from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from housekeeping_pipelines.resources.vector_store import Chunk, Vector
 
@@ -33,9 +36,16 @@ MAX_VECTOR, MAX_HALFVEC = 2000, 4000
 # The first that goes on scanning the index until it has found enough of what a join lets through.
 ITERATIVE_SCAN = (0, 8)
 
-_STREAMED_AT_ONCE = 1000
+# In binary: to write 384 numbers as text, and to read them, takes longer than all else but the index.
+COPY = (
+    "COPY housekeeping.document_vectors (document, generation, position, hash, content, metadata, embedding)"
+    " FROM STDIN (FORMAT BINARY)"
+)
+COPY_START, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_STREAMED_AT_ONCE = 1000
+# Each locks its documents one by one, and the server's table of locks holds some thousands.
+_DELETED_AT_ONCE = 500
 
 _CURRENT = """
     FROM housekeeping.document_generations g
@@ -61,6 +71,7 @@ class PgVectorStore:
             )
         self._engine, self._space = engine, space
         self._type = "vector" if space.dimension <= MAX_VECTOR else "halfvec"
+        self._row = row_maker(self._type, space.dimension)
         self._ready = False
         self._iterative: bool | None = None
         self._lock = threading.Lock()
@@ -82,10 +93,12 @@ class PgVectorStore:
 
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """See `VectorStore`."""
+        check_ids(document, generation)
         self._prepare()
         with self._transaction() as connection:
-            current = _pointer(connection, document)
-            if current == generation:
+            # Who writes the same generation at the same time waits, and replaces it by the same.
+            connection.execute(lock_for_transaction(f"generation {generation} of {document}"))
+            if _pointer(connection, document) == generation:
                 raise ValueError(f"{generation} is current of {document}")
             connection.execute(
                 sa.text("DELETE FROM housekeeping.document_vectors WHERE document = :d AND generation = :g"),
@@ -93,21 +106,20 @@ class PgVectorStore:
             )
             count = 0
             driver: Any = connection.connection.driver_connection
-            columns = "document, generation, position, hash, content, metadata, embedding"
-            with (
-                driver.cursor() as cursor,
-                cursor.copy(f"COPY housekeeping.document_vectors ({columns}) FROM STDIN (ENCODING 'UTF8')") as copy,
-            ):
-                start = f"{document.translate(_ESCAPES)}\t{generation.translate(_ESCAPES)}\t"
+            with driver.cursor() as cursor, cursor.copy(COPY) as copy:
+                copy.write(COPY_START)
                 for chunk in chunks:
-                    copy.write(start + _line(chunk))
+                    copy.write(self._row(document, generation, storable(chunk, self._space)))
                     count += 1
+                copy.write(COPY_END)
             return count
 
     def switch(self, document: str, generation: str) -> None:
         """See `VectorStore`."""
+        check_ids(document, generation)
         self._prepare()
         with self._transaction() as connection:
+            connection.execute(_pointer_lock(document))
             names = {"d": document, "g": generation}
             written = "SELECT 1 FROM housekeeping.document_vectors WHERE document = :d AND generation = :g LIMIT 1"
             if connection.scalar(sa.text(written), names) is None:
@@ -123,20 +135,33 @@ class PgVectorStore:
 
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
-        return self._change(
-            "DELETE FROM housekeeping.document_vectors v WHERE document = :d AND NOT EXISTS"
-            " (SELECT FROM housekeeping.document_generations g"
-            " WHERE g.document = v.document AND g.generation = v.generation)",
-            d=document,
-        )
-
-    def delete(self, documents: Sequence[str]) -> int:
-        """See `VectorStore`."""
+        check_ids(document)
         if not self._made():
             return 0
         with self._transaction() as connection:
-            names = {"ids": list(documents)}
-            ids = sa.bindparam("ids", type_=ARRAY(sa.Text))
+            connection.execute(_pointer_lock(document))
+            others = sa.text(
+                "DELETE FROM housekeeping.document_vectors v WHERE document = :d AND NOT EXISTS"
+                " (SELECT FROM housekeeping.document_generations g"
+                " WHERE g.document = v.document AND g.generation = v.generation)"
+            )
+            return connection.execute(others, {"d": document}).rowcount
+
+    def delete(self, documents: Sequence[str]) -> int:
+        """See `VectorStore`."""
+        check_ids(*documents)
+        if not self._made():
+            return 0
+        # In one order, so that two who delete wait for each other and not in a ring.
+        ids = sorted(set(documents))
+        return sum(self._delete(ids[at : at + _DELETED_AT_ONCE]) for at in range(0, len(ids), _DELETED_AT_ONCE))
+
+    def _delete(self, documents: list[str]) -> int:
+        names = {"ids": documents}
+        ids = sa.bindparam("ids", type_=ARRAY(sa.Text))
+        with self._transaction() as connection:
+            for document in documents:
+                connection.execute(_pointer_lock(document))
             # The pointers first: a search finds the whole of a document, or nothing of it.
             pointed = sa.text("DELETE FROM housekeeping.document_generations WHERE document = ANY (:ids)")
             connection.execute(pointed.bindparams(ids), names)
@@ -148,6 +173,7 @@ class PgVectorStore:
 
     def current(self, document: str) -> Generation | None:
         """See `VectorStore`."""
+        check_ids(document)
         row = self._one(
             "SELECT g.generation, (SELECT count(*) FROM housekeeping.document_vectors v"
             " WHERE v.document = g.document AND v.generation = g.generation)"
@@ -158,6 +184,7 @@ class PgVectorStore:
 
     def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
+        check_ids(document, *hashes)
         if not self._made():
             return {}
         statement = sa.text(
@@ -183,11 +210,13 @@ class PgVectorStore:
 
     def count(self, document: str | None = None) -> int:
         """See `VectorStore`."""
+        check_ids(*([] if document is None else [document]))
         row = self._one(f"SELECT count(*) {_CURRENT} WHERE CAST(:d AS text) IS NULL OR g.document = :d", d=document)
         return row[0] if row is not None else 0
 
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
+        check_vector(vector, self._space)
         if not self._made():
             return []
         statement = sa.text(
@@ -212,6 +241,11 @@ class PgVectorStore:
                 yield connection
         except sa.exc.DBAPIError as error:
             raise database_errors.explain(error, self._engine.url) from None
+        except psycopg.Error as error:
+            # COPY is the driver's own.
+            lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+            told = sa.exc.DBAPIError("COPY", None, error, connection_invalidated=lost)
+            raise database_errors.explain(told, self._engine.url) from None
         except sa.exc.TimeoutError:
             raise Unavailable(f"{self.label}: no connection came free") from None
 
@@ -220,12 +254,6 @@ class PgVectorStore:
             return None
         with self._transaction() as connection:
             return connection.execute(sa.text(statement), parameters).one_or_none()
-
-    def _change(self, statement: str, **parameters: Any) -> int:
-        if not self._made():
-            return 0
-        with self._transaction() as connection:
-            return connection.execute(sa.text(statement), parameters).rowcount
 
     def _made(self) -> bool:
         if not self._ready:
@@ -302,10 +330,36 @@ def _pointer(connection: sa.Connection, document: str) -> str | None:
     return found
 
 
-def _line(chunk: Chunk) -> str:
-    about = json.dumps(dict(chunk.metadata), ensure_ascii=False)
-    parts = (str(chunk.position), chunk.hash, chunk.text, about)
-    return "\t".join(part.translate(_ESCAPES) for part in parts) + f"\t{_as_text(chunk.vector)}\n"
+def _pointer_lock(document: str) -> sa.Select[tuple[None]]:
+    """Held by whoever changes what is current of a document, or takes away what is not."""
+    return lock_for_transaction(f"vectors of {document}")
+
+
+def row_maker(kind: str, dimension: int) -> Callable[[str, str, Chunk], bytes]:
+    """What makes a row for `COPY` of a document, a generation and a chunk.
+
+    The forms are those that the types' own `recv` functions read: a vector is its dimension, nothing, and its numbers.
+    """
+    vector = struct.Struct(f">hh{dimension}{'f' if kind == 'vector' else 'e'}")
+
+    def row(document: str, generation: str, chunk: Chunk) -> bytes:
+        about = json.dumps(dict(chunk.metadata), ensure_ascii=False)
+        fields = (
+            document.encode(),
+            generation.encode(),
+            chunk.position.to_bytes(4, "big", signed=True),
+            chunk.hash.encode(),
+            chunk.text.encode(),
+            # The version of jsonb's binary form.
+            b"\1" + about.encode(),
+            vector.pack(dimension, 0, *chunk.vector),
+        )
+        parts = [len(fields).to_bytes(2, "big")]
+        for field in fields:
+            parts += (len(field).to_bytes(4, "big"), field)
+        return b"".join(parts)
+
+    return row
 
 
 def _as_text(vector: Vector) -> str:

@@ -1,7 +1,12 @@
-"""Vectors in Qdrant, through its own client."""
+"""Vectors in Qdrant, through its own client.
+
+A generation is written in several requests; its last point says how many there are, and without it, or with fewer
+points than that, the generation is not whole and cannot be switched to.
+"""
 
 from __future__ import annotations
 
+import threading
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +16,7 @@ from urllib.parse import urlsplit
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
+from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
 from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
 
 if TYPE_CHECKING:
@@ -22,10 +28,14 @@ COLLECTION = "housekeeping_documents"
 
 _WRITTEN_AT_ONCE = 256
 _READ_AT_ONCE = 1000
+# How many chunks a generation has, in its last point.
+_TOTAL = "chunks"
 TIMEOUT_SECONDS = 60
 
 # Points are named by UUIDs that follow from what they are.
 _NAMESPACE = uuid.UUID("6f3c7f0e-6f0b-5c0a-9d5e-2f1a3c4b5d6e")
+# What says of which space the vectors are; no document is called so.
+_ABOUT = str(uuid.uuid5(_NAMESPACE, "\0"))
 
 
 def connect(url: str, *, api_key: str | None = None) -> Any:
@@ -51,6 +61,8 @@ class QdrantStore:
         self._client, self._space, self._where = client, space, where
         self._collection, self._pointed = collection, f"{collection}_generations"
         self._ready = False
+        # What one thread is about to switch to, another must not prune; processes are kept apart by their leases.
+        self._lock = threading.RLock()
 
     @property
     def label(self) -> str:
@@ -63,53 +75,72 @@ class QdrantStore:
 
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """See `VectorStore`."""
-        from qdrant_client import models
-
+        check_ids(document, generation)
         self._prepare()
-        if self._pointers({document}).get(document) == generation:
-            raise ValueError(f"{generation} is current of {document}")
         count, rest = 0, iter(chunks)
         now = datetime.now(UTC).timestamp()
-        with self._explained():
-            self._client.delete(self._collection, points_selector=self._of(document, generation), wait=True)
-            while part := list(islice(rest, _WRITTEN_AT_ONCE)):
-                points = [
-                    models.PointStruct(
-                        id=_point(document, generation, str(chunk.position)),
-                        vector=chunk.vector,
-                        payload={
-                            "document": document,
-                            "generation": generation,
-                            "position": chunk.position,
-                            "hash": chunk.hash,
-                            "content": chunk.text,
-                            "metadata": dict(chunk.metadata),
-                            "written_at": now,
-                        },
-                    )
-                    for chunk in part
-                ]
+        with self._lock:
+            if self._pointers({document}).get(document) == generation:
+                raise ValueError(f"{generation} is current of {document}")
+            with self._explained():
+                self._client.delete(self._collection, points_selector=self._of(document, generation), wait=True)
+        part = list(islice(rest, _WRITTEN_AT_ONCE))
+        while part:
+            following = list(islice(rest, _WRITTEN_AT_ONCE))
+            count += len(part)
+            points = [self._stored(document, generation, storable(chunk, self._space), now) for chunk in part]
+            if not following:
+                points[-1].payload[_TOTAL] = count
+            with self._explained():
                 self._client.upsert(self._collection, points=points, wait=True)
-                count += len(part)
+            part = following
         return count
+
+    @staticmethod
+    def _stored(document: str, generation: str, chunk: Chunk, now: float) -> Any:
+        from qdrant_client import models
+
+        payload = {
+            "document": document,
+            "generation": generation,
+            "position": chunk.position,
+            "hash": chunk.hash,
+            "content": chunk.text,
+            "metadata": dict(chunk.metadata),
+            "written_at": now,
+        }
+        name = _point(document, generation, str(chunk.position))
+        return models.PointStruct(id=name, vector=chunk.vector, payload=payload)
 
     def switch(self, document: str, generation: str) -> None:
         """See `VectorStore`."""
         from qdrant_client import models
 
+        check_ids(document, generation)
         self._prepare()
-        with self._explained():
-            if not self._client.count(self._collection, count_filter=self._of(document, generation)).count:
-                raise LookupError(f"nothing of {generation} was written for {document}")
+        with self._explained(), self._lock:
+            if not self._is_whole(document, generation):
+                raise LookupError(f"nothing of {generation}, or not the whole of it, was written for {document}")
             payload = {"document": document, "generation": generation}
             point = models.PointStruct(id=_point(document), vector=[1.0], payload=payload)
             self._client.upsert(self._pointed, points=[point], wait=True)
 
+    def _is_whole(self, document: str, generation: str) -> bool:
+        written = self._of(document, generation)
+        totals = {
+            each.payload[_TOTAL]
+            for each in self._points(self._collection, written, fields=[_TOTAL])
+            if each.payload.get(_TOTAL) is not None
+        }
+        with self._explained():
+            return self._client.count(self._collection, count_filter=written).count in totals
+
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
+        check_ids(document)
         if not self._made():
             return 0
-        with self._explained():
+        with self._explained(), self._lock:
             others = self._of(document, but=self._pointers({document}).get(document))
             count = self._client.count(self._collection, count_filter=others).count
             if count:
@@ -118,11 +149,12 @@ class QdrantStore:
 
     def delete(self, documents: Sequence[str]) -> int:
         """See `VectorStore`."""
+        check_ids(*documents)
         if not self._made():
             return 0
         gone = 0
-        with self._explained():
-            for document in documents:
+        with self._explained(), self._lock:
+            for document in dict.fromkeys(documents):
                 there = self._client.count(self._collection, count_filter=self._of(document)).count
                 self._client.delete(self._pointed, points_selector=[_point(document)], wait=True)
                 self._client.delete(self._collection, points_selector=self._of(document), wait=True)
@@ -131,6 +163,7 @@ class QdrantStore:
 
     def current(self, document: str) -> Generation | None:
         """See `VectorStore`."""
+        check_ids(document)
         name = self._pointers({document}).get(document)
         if name is None:
             return None
@@ -140,6 +173,7 @@ class QdrantStore:
 
     def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
+        check_ids(document, *hashes)
         name = self._pointers({document}).get(document)
         if name is None:
             return {}
@@ -173,6 +207,7 @@ class QdrantStore:
 
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
+        check_vector(vector, self._space)
         if not self._made():
             return []
 
@@ -240,42 +275,58 @@ class QdrantStore:
         with self._explained():
             if not (self._client.collection_exists(self._pointed) and self._client.collection_exists(self._collection)):
                 return False
-            about = self._client.retrieve(self._pointed, ids=[_point()])
+            about = self._client.retrieve(self._pointed, ids=[_ABOUT])
             if not about:
                 return False
         found = Space(about[0].payload["model"], about[0].payload["dimension"])
         if found != self._space:
-            raise ConfigurationError(
+            raise self._of_another(
                 f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
-                f" {self._space.model} ({self._space.dimension})",
-                hint=f"set EMBEDDING_MODEL back; or delete the collections {self._collection} and {self._pointed} and"
-                " run `housekeeping sync-watched-documents --force`",
+                f" {self._space.model} ({self._space.dimension})"
             )
         self._ready = True
         return True
 
+    def _of_another(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            what,
+            hint=f"set EMBEDDING_MODEL back; or delete the collections {self._collection} and {self._pointed} and"
+            " run `housekeeping sync-watched-documents --force`",
+        )
+
     def _prepare(self) -> None:
         """Make what is not there; what the space is last, so that it says that all is there."""
+        with self._lock:
+            if not self._made():
+                self._make()
+
+    def _make(self) -> None:
         from qdrant_client import models
 
-        if self._made():
-            return
         with self._explained():
             sizes = {self._collection: self._space.dimension, self._pointed: 1}
             for name, size in sizes.items():
-                if not self._client.collection_exists(name):
+                there = self._client.collection_exists(name)
+                if there and self._client.get_collection(name).config.params.vectors.size != size:
+                    if self._client.count(name).count:
+                        raise self._of_another(f"{name} of {self._where} is of another dimension than {size}")
+                    # By somebody who did not come as far as to write into it.
+                    self._client.delete_collection(name)
+                    there = False
+                if not there:
                     parameters = models.VectorParams(size=size, distance=models.Distance.COSINE)
                     self._client.create_collection(name, vectors_config=parameters)
                 for key in ("document", "generation"):
                     self._client.create_payload_index(name, key, models.PayloadSchemaType.KEYWORD)
             payload = {"model": self._space.model, "dimension": self._space.dimension}
             self._client.upsert(
-                self._pointed, points=[models.PointStruct(id=_point(), vector=[1.0], payload=payload)], wait=True
+                self._pointed, points=[models.PointStruct(id=_ABOUT, vector=[1.0], payload=payload)], wait=True
             )
         self._made()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         try:
@@ -288,6 +339,11 @@ class QdrantStore:
             raise Unavailable(f"{self.label} answers {error.status_code}") from None
         except ResponseHandlingException:
             raise Unavailable(f"{self.label} does not answer") from None
+        except QdrantException as error:
+            raise Unavailable(f"{self.label}: {error}"[:300]) from None
+        except (AssertionError, AttributeError, TypeError, ValueError):
+            # The client takes for granted that a server of Qdrant's answers.
+            raise Unavailable(f"{self.label} answers what cannot be read") from None
 
 
 def _point(*parts: str) -> str:

@@ -1,0 +1,60 @@
+"""What every store refuses or mends alike, so that whoever changes the store finds what was there before.
+
+PostgreSQL holds no NUL and UTF-8 no lone surrogate. In an id they are refused, since another id would be another
+document; in what is only shown, U+FFFD takes their place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from housekeeping_pipelines.resources.vector_store import Chunk, Space, Vector
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def check_ids(*ids: str) -> None:
+    """
+    Raises:
+        ValueError: one cannot be stored.
+    """
+    for each in ids:
+        if _UNSTORABLE.search(each):
+            raise ValueError(f"{each!r} cannot be an id: it holds NUL or half a surrogate pair")
+
+
+def check_vector(vector: Vector, space: Space) -> None:
+    """
+    Raises:
+        ValueError: it is of another dimension, or holds what is no number.
+    """
+    if len(vector) != space.dimension:
+        raise ValueError(f"a vector of {len(vector):,} dimensions, where {space.model} has {space.dimension:,}")
+    if not math.isfinite(math.fsum(vector)):
+        raise ValueError("a vector with something that is no number")
+
+
+def storable(chunk: Chunk, space: Space) -> Chunk:
+    """The chunk as every store can hold it.
+
+    Raises:
+        ValueError: its vector or its hash cannot be stored.
+    """
+    check_vector(chunk.vector, space)
+    check_ids(chunk.hash)
+    text, metadata = _mended(chunk.text), _mended(dict(chunk.metadata))
+    return chunk if text == chunk.text and metadata == chunk.metadata else replace(chunk, text=text, metadata=metadata)
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_mended(name): _mended(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mended(each) for each in value]
+    return value

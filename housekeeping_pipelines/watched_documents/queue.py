@@ -204,9 +204,8 @@ class Queue:
 
     def record(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], now: datetime) -> None:
         """Write down what a sync found: the place in the queue, what is known, a run, the copies' metadata."""
-        for entry, change in changes:
-            self.place(connection, entry, change, synced_at=now if change.synced else None)
-            self._describe(connection, entry, change.metadata)
+        self.place(connection, changes, synced_at=now)
+        self._describe(connection, changes)
         self.know(connection, [(entry, change.known) for entry, change in changes])
         r = self.runs
         runs = [
@@ -222,16 +221,29 @@ class Queue:
         connection.execute(sa.insert(r.live.selectable), runs)
 
     def place(
-        self, connection: sa.Connection, entry: Entry, change: Change, *, synced_at: datetime | None = None
+        self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], *, synced_at: datetime | None = None
     ) -> None:
-        """Say when an entry is due, and in which state it is."""
+        """Say when entries are due, and in which state they are; `synced_at` counts for those that were synced."""
         q = self.queues
         values = self._given(
-            q, next_sync_at=change.next_sync_at, consecutive_failures=change.failures, state=change.state
+            q,
+            next_sync_at=sa.bindparam("due"),
+            consecutive_failures=sa.bindparam("failures"),
+            state=sa.bindparam("to"),
         )
-        if synced_at is not None:
-            values |= self._given(q, last_synced_at=synced_at)
-        connection.execute(sa.update(q.live.selectable).where(q["id"] == entry.key).values(values))
+        if (last := q.get("last_synced_at")) is not None:
+            values[last.name] = sa.func.coalesce(sa.bindparam("synced", type_=last.type), last)
+        rows = [
+            {
+                "of": entry.key,
+                "due": change.next_sync_at,
+                "failures": change.failures,
+                "to": change.state,
+                "synced": synced_at if change.synced else None,
+            }
+            for entry, change in changes
+        ]
+        connection.execute(sa.update(q.live.selectable).where(q["id"] == sa.bindparam("of")).values(values), rows)
 
     def know(self, connection: sa.Connection, known: Sequence[tuple[Entry, Known]]) -> None:
         """Keep what is known of entries."""
@@ -254,12 +266,19 @@ class Queue:
             sa.update(d.live.selectable).where(d["filename"] == filename).values({d["watched"].name: watched})
         )
 
-    def _describe(self, connection: sa.Connection, entry: Entry, about: Mapping[str, Any]) -> None:
+    def _describe(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]]) -> None:
+        """Add to the copies' metadata as it is now: the application may have changed it since it was read."""
         d = self.documents
-        for copy in entry.copies if about else ():
-            whole = json.dumps({**copy.metadata, **about})
-            statement = sa.update(d.live.selectable).where(d["id"] == copy.key)
-            connection.execute(statement.values({d["metadata"].name: whole}))
+        added = {copy.key: change.metadata for entry, change in changes if change.metadata for copy in entry.copies}
+        if not added:
+            return
+        now = sa.select(d["id"], d["metadata"]).where(d["id"].in_(added)).order_by(d["id"]).with_for_update()
+        rows = [
+            {"of": key, "whole": json.dumps({**as_dict(about), **added[key]})} for key, about in connection.execute(now)
+        ]
+        if rows:
+            whole = {d["metadata"].name: sa.bindparam("whole")}
+            connection.execute(sa.update(d.live.selectable).where(d["id"] == sa.bindparam("of")).values(whole), rows)
 
     def _given(self, table: MappedTable, **values: Any) -> dict[str, Any]:
         """The values by the names of the live table's columns; what it has no column for is left out."""

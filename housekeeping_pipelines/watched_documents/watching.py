@@ -155,7 +155,7 @@ class Watching:
             due, said = now + entry.stale_after, "it stays as it is, and is fetched again in its turn"
         known = replace(known, held=None, gone_count=0, gone_at=None)
         change = Change("active", due, 0, "exited", {}, known)
-        self.queue.place(self.connection, entry, change)
+        self.queue.place(self.connection, [(entry, change)])
         self.queue.know(self.connection, [(entry, known)])
         return entry, said
 

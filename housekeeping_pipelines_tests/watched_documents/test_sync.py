@@ -431,6 +431,17 @@ def test_what_a_person_decides_meanwhile_is_not_undone(world: World) -> None:
     assert world.entry(PAGE).next_sync_at.year == 2030
 
 
+def test_what_the_application_says_of_a_document_meanwhile_stays(world: World) -> None:
+    synced(world)
+    world.source.by_address[PAGE] = NEW
+    world.source.before = lambda address: sql(
+        world.engine, "UPDATE documents SET metadata = metadata::jsonb || '{\"pinned\": true}'"
+    )
+    assert world.sync().updated == 1
+    (about,) = column(world.engine, "SELECT metadata FROM documents")
+    assert (about["pinned"], about["published"]) == (True, world.text("docs.example-page.json@1")["published"])
+
+
 def test_a_row_that_another_has_locked_is_left_to_it(world: World) -> None:
     synced(world, PAGE, "other.example")
     with make_engine(world.engine.url).connect() as other:

@@ -51,6 +51,12 @@ _CURRENT = """
     FROM housekeeping.document_generations g
     JOIN housekeeping.document_vectors v ON v.document = g.document AND v.generation = g.generation
 """
+_SWITCH = sa.text("""
+    INSERT INTO housekeeping.document_generations (document, generation, switched_at)
+    SELECT :d, :g, now() WHERE EXISTS
+        (SELECT FROM housekeeping.document_vectors WHERE document = :d AND generation = :g)
+    ON CONFLICT (document) DO UPDATE SET generation = excluded.generation, switched_at = excluded.switched_at
+""")
 
 
 class PgVectorStore:
@@ -120,18 +126,8 @@ class PgVectorStore:
         self._prepare()
         with self._transaction() as connection:
             connection.execute(_pointer_lock(document))
-            names = {"d": document, "g": generation}
-            written = "SELECT 1 FROM housekeeping.document_vectors WHERE document = :d AND generation = :g LIMIT 1"
-            if connection.scalar(sa.text(written), names) is None:
+            if connection.execute(_SWITCH, {"d": document, "g": generation}).rowcount == 0:
                 raise LookupError(f"nothing of {generation} was written for {document}")
-            connection.execute(
-                sa.text(
-                    "INSERT INTO housekeeping.document_generations (document, generation, switched_at)"
-                    " VALUES (:d, :g, now()) ON CONFLICT (document)"
-                    " DO UPDATE SET generation = excluded.generation, switched_at = excluded.switched_at"
-                ),
-                names,
-            )
 
     def prune(self, document: str) -> int:
         """See `VectorStore`."""

@@ -29,6 +29,8 @@ bench: $(VENV)/dev  ## side-by-side measurements
 	"$(BIN)/python" benchmarks/retention.py
 	"$(BIN)/python" benchmarks/orphans.py
 	"$(BIN)/python" benchmarks/removal.py
+	"$(BIN)/python" benchmarks/watched_documents.py
+	"$(BIN)/python" benchmarks/vectors.py
 
 install: $(VENV)/installed
 	@"$(BIN)/housekeeping" init > /dev/null

@@ -27,6 +27,9 @@ RunStatus = Literal["success", "exited", "failed"]
 # What a sync takes by itself; the others wait for a person.
 SYNCED_STATES = ("active", "error")
 
+# As in the system that this one replaces; the most is what `watch add --every` takes.
+MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = timedelta(hours=1), timedelta(days=7), timedelta(hours=8760)
+
 # Entries that are read at once: each has its copies, but no text.
 _READ_AT_ONCE = 200
 
@@ -197,7 +200,9 @@ class Queue:
     def lease(self, connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
         """Lock entries for the transaction; those that others have, or changed since they were read, are left out."""
         q = self.queues
-        statement = sa.select(q["id"], q["next_sync_at"], q["state"]).where(q["id"].in_([each.key for each in entries]))
+        statement = sa.select(q["id"], _finite(q["next_sync_at"]), q["state"]).where(
+            q["id"].in_([each.key for each in entries])
+        )
         rows = connection.execute(statement.with_for_update(skip_locked=True))
         mine = {key: (_utc(due), state) for key, due, state in rows}
         return [each for each in entries if mine.get(each.key) == (each.next_sync_at, each.state)]
@@ -277,7 +282,7 @@ class Queue:
             {"of": key, "whole": json.dumps({**as_dict(about), **added[key]})} for key, about in connection.execute(now)
         ]
         if rows:
-            whole = {d["metadata"].name: sa.bindparam("whole")}
+            whole: dict[str, Any] = {d["metadata"].name: sa.bindparam("whole")}
             connection.execute(sa.update(d.live.selectable).where(d["id"] == sa.bindparam("of")).values(whole), rows)
 
     def _given(self, table: MappedTable, **values: Any) -> dict[str, Any]:
@@ -319,8 +324,8 @@ class Queue:
                 q["document_id"].label("first"),
                 q["state"],
                 q["stale_after_ms"],
-                q["next_sync_at"],
-                (sa.null() if last is None else last).label("last"),
+                _finite(q["next_sync_at"]),
+                (sa.null() if last is None else _finite(last)).label("last"),
                 q["consecutive_failures"].label("failures"),
                 d["filename"].label("filename"),
                 *(own.c[name] for name in Known.__slots__),
@@ -341,7 +346,7 @@ class Queue:
                 filename=row.filename,
                 reference=mine[0].metadata.get("chunkSource") or None,
                 state=row[2],
-                stale_after=timedelta(milliseconds=int(row[3])),
+                stale_after=interval(row[3]),
                 next_sync_at=_utc(row[4]),
                 last_synced_at=None if row.last is None else _utc(row.last),
                 failures=row.failures or 0,
@@ -371,6 +376,21 @@ def as_dict(about: Any) -> Mapping[str, Any]:
         except ValueError:
             return {}
     return about if isinstance(about, dict) else {}
+
+
+def interval(milliseconds: float | None) -> timedelta:
+    """A document's own interval, whatever the application wrote: at least an hour, and a week where it is none."""
+    hours = float(milliseconds or 0) / 3_600_000
+    # Not a number is not more than 0 either.
+    if not hours > 0:
+        return DEFAULT_INTERVAL
+    return max(timedelta(hours=min(hours, MAX_INTERVAL / timedelta(hours=1))), MIN_INTERVAL)
+
+
+def _finite(column: sa.ColumnElement[Any]) -> sa.ColumnElement[datetime]:
+    """The column within what a datetime holds: "infinity" in one row is not to stop the others."""
+    first, last = (sa.literal(moment.replace(tzinfo=UTC)) for moment in (datetime(1, 1, 2), datetime(9999, 12, 30)))
+    return sa.func.least(sa.func.greatest(column, first), last)
 
 
 def _utc(moment: datetime) -> datetime:

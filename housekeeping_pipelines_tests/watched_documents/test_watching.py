@@ -89,6 +89,36 @@ def test_an_interval_does_not_shorten_the_wait_after_a_failure(world: World) -> 
     assert world.entry(PAGE).next_sync_at == before.next_sync_at
 
 
+@pytest.mark.parametrize(
+    ("written", "due"),
+    [(1, HOUR), (0, WEEK), (-5, WEEK), (2 * 3_600_000, 2 * HOUR), (10**18, 8760 * HOUR)],
+)
+def test_an_interval_that_the_application_wrote_is_an_hour_at_least(world: World, written: int, due: timedelta) -> None:
+    add(world, workspace="one")
+    sql(world.engine, f"UPDATE document_sync_queues SET stale_after_ms = {written}")
+    world.source.by_address[PAGE] = OLD
+    assert world.sync().updated == 1
+    assert world.entry(PAGE).next_sync_at == world.now + due
+
+
+def test_a_time_that_is_no_time_stops_nobody(world: World) -> None:
+    for number, moment in enumerate(("infinity", "-infinity", "2026-06-01"), 1):
+        world.document(f"{number}.example")
+        world.source.by_address[f"{number}.example"] = OLD
+        sql(
+            world.engine,
+            "INSERT INTO document_sync_queues (document_id, next_sync_at, last_synced_at)"
+            f" VALUES ({number}, '{moment}', '{moment}')",
+        )
+    assert len(world.entries()) == 3
+    report = world.sync()
+    assert (report.status, report.updated, report.in_error) == ("succeeded", 2, ())
+    assert (
+        column(world.engine, "SELECT next_sync_at FROM document_sync_queues WHERE isfinite(next_sync_at)")
+        == [world.now + WEEK] * 2
+    )
+
+
 def test_a_page_in_another_workspace_is_a_document_of_its_own(world: World) -> None:
     add(world, workspace="one")
     watched = add(world, workspace="two")

@@ -200,10 +200,8 @@ class Queue:
     def lease(self, connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
         """Lock entries for the transaction; those that others have, or changed since they were read, are left out."""
         q = self.queues
-        statement = sa.select(q["id"], _finite(q["next_sync_at"]), q["state"]).where(
-            q["id"].in_([each.key for each in entries])
-        )
-        rows = connection.execute(statement.with_for_update(skip_locked=True))
+        statement = sa.select(q["id"], _finite(q["next_sync_at"]), q["state"]).with_for_update(skip_locked=True)
+        rows = connection.execute(statement.where(q["id"].in_([each.key for each in entries])))
         mine = {key: (_utc(due), state) for key, due, state in rows}
         return [each for each in entries if mine.get(each.key) == (each.next_sync_at, each.state)]
 
@@ -389,8 +387,8 @@ def interval(milliseconds: float | None) -> timedelta:
 
 def _finite(column: sa.ColumnElement[Any]) -> sa.ColumnElement[datetime]:
     """The column within what a datetime holds: "infinity" in one row is not to stop the others."""
-    first, last = (sa.literal(moment.replace(tzinfo=UTC)) for moment in (datetime(1, 1, 2), datetime(9999, 12, 30)))
-    return sa.func.least(sa.func.greatest(column, first), last)
+    first, last = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+    return sa.func.least(sa.func.greatest(column, sa.literal(first)), sa.literal(last))
 
 
 def _utc(moment: datetime) -> datetime:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 CONCURRENCY = 16
 PARAGRAPHS = 8
-LARGE_PARAGRAPHS = 400
+LARGE_PARAGRAPHS = 850
 
 
 def paragraph(page: int, number: int) -> str:

@@ -180,23 +180,22 @@ class Examiner:
         """A generation for every copy from the same vectors; returns how many chunks were embedded, and were not."""
         parts = split(text)
         vectors: dict[str, Vector] = {}
-        for copy in entry.copies:
-            missing = list({part.hash for part in parts} - vectors.keys())
-            if missing:
-                vectors |= self.store.vectors(copy.doc_id, missing)
+        current = {copy.doc_id: self.store.current(copy.doc_id) for copy in entry.copies}
+        for doc_id in (name for name, generation in current.items() if generation is not None):
+            if missing := list({part.hash for part in parts} - vectors.keys()):
+                vectors |= self.store.vectors(doc_id, missing)
         fresh = {part.hash: part.text for part in parts if part.hash not in vectors}
         if fresh:
             vectors |= dict(zip(fresh, self.embedder.embed(list(fresh.values())), strict=True))
         about = {"published": published, "title": title or entry.filename, "chunkSource": entry.reference}
         written = 0
-        for copy in entry.copies:
+        for doc_id, there in current.items():
             chunks = (
                 Chunk(position, part.text, part.hash, vectors[part.hash], {**about, "filename": entry.filename})
                 for position, part in enumerate(parts)
             )
-            current = self.store.current(copy.doc_id)
-            if current is None or current.name != generation:
-                written += self.store.write(copy.doc_id, generation, chunks)
+            if there is None or there.name != generation:
+                written += self.store.write(doc_id, generation, chunks)
         return len(fresh), max(written - len(fresh), 0)
 
 

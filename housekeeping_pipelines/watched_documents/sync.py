@@ -60,6 +60,10 @@ GONE_UNTIL_HELD = 3
 
 # Findings that change nothing but rows are written so many at a time.
 _WRITTEN_AT_ONCE = 50
+# What is ready waits that long for others, to be published with them in as few statements.
+_PUBLISHED_AT_ONCE, _PATIENCE_SECONDS = 16, 0.2
+# Most of publishing is waiting for disks.
+_PUBLISHERS = 8
 MAX_DIFFS = 10
 
 
@@ -170,19 +174,27 @@ class Sync:
 
     def _work(self, keys: list[object]) -> None:
         entries = self._entries(keys)
-        with ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="watched") as pool:
+        with (
+            ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="watched") as pool,
+            ThreadPoolExecutor(_PUBLISHERS, thread_name_prefix="publishing") as publishers,
+        ):
             running: set[Future[Finding]] = set()
             done = 0
             while True:
                 if self._may_go_on():
-                    free = self.options.concurrency - len(running)
+                    # Twice as many as there are workers: none of them waits while this thread publishes.
+                    free = 2 * self.options.concurrency - len(running)
                     running |= {pool.submit(self.examiner.examine, entry) for entry in islice(entries, free)}
+                else:
+                    running = {future for future in running if not future.cancel()}
                 if not running:
                     break
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                patience = _PATIENCE_SECONDS if self._updated else None
+                finished, running = wait(running, patience, return_when=FIRST_COMPLETED)
                 for future in finished:
                     self._take(future)
-                self._safely(lambda: self._publish_all(pool))
+                if len(self._updated) >= _PUBLISHED_AT_ONCE or not (finished and running):
+                    self._safely(lambda: self._publish_all(publishers))
                 done += len(finished)
                 self.observer.advanced(self.run.task, done, len(keys), self._counts["updated"])
             self._safely(self._write_rows)
@@ -231,47 +243,43 @@ class Sync:
         except HousekeepingError as error:
             self._ended_by = self._ended_by or error
 
-    def _publish_all(self, pool: ThreadPoolExecutor) -> None:
+    def _publish_all(self, publishers: ThreadPoolExecutor) -> None:
         """Publish what is ready; nobody waits for the old generations to be deleted."""
         findings, self._updated = self._updated, []
         if not findings or self._ended_by is not None:
             return
         try:
-            published = self._publish(findings)
+            published = self._publish(findings, publishers)
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise
             # The platform does not take what is said of one of them; each by itself shows which.
-            published = [each for finding in findings for each in self._publish_alone(finding)]
+            published = [each for finding in findings for each in self._publish_alone(finding, publishers)]
         for finding, change in published:
             self._note(finding, change)
-            self._pruning.append(pool.submit(self._prune, finding.entry))
+            self._pruning.append(publishers.submit(self._prune, finding.entry))
 
-    def _publish_alone(self, finding: Finding) -> list[tuple[Finding, Change]]:
+    def _publish_alone(self, finding: Finding, publishers: ThreadPoolExecutor) -> list[tuple[Finding, Change]]:
         try:
-            return self._publish([finding])
+            return self._publish([finding], publishers)
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise
             self._fail(finding, database_errors.describe(error))
             return []
 
-    def _publish(self, findings: list[Finding]) -> list[tuple[Finding, Change]]:
+    def _publish(self, findings: list[Finding], publishers: ThreadPoolExecutor) -> list[tuple[Finding, Change]]:
         """See the module's text for the order; returns what was published."""
         failed: list[tuple[Finding, str]] = []
         done: list[tuple[Finding, Change]] = []
         with self.connection.begin():
             mine = {each.key for each in self.queue.lease(self.connection, [each.entry for each in findings])}
-            for finding in findings:
-                if finding.entry.key not in mine:
-                    continue
-                try:
-                    with ExitStack() as stack:
-                        self._replace(finding, stack)
-                except TextFileError as error:
-                    failed.append((finding, str(error)))
-                else:
+            ours = [each for each in findings if each.entry.key in mine]
+            for finding, reason in zip(ours, publishers.map(self._replace, ours), strict=True):
+                if reason is None:
                     done.append((finding, self._change(finding)))
+                else:
+                    failed.append((finding, reason))
             if done:
                 self.queue.record(self.connection, [(each.entry, change) for each, change in done], self.clock())
         self._counts["locked"] += len(findings) - len(mine)
@@ -279,20 +287,25 @@ class Sync:
             self._fail(finding, reason)
         return done
 
-    def _replace(self, finding: Finding, stack: ExitStack) -> None:
+    def _replace(self, finding: Finding) -> str | None:
+        """Switch every copy and put its text in place; returns why that could not be."""
         assert finding.generation is not None and finding.text is not None  # noqa: S101, PT018 - it is updated
         copies = finding.entry.copies
         files = {
             copy.docpath: {**copy.metadata, **_about(finding), "wordCount": len(finding.text.split())}
             for copy in reversed(copies)
         }
-        places = [
-            stack.enter_context(self.texts.draft(docpath, finding.text, about)) for docpath, about in files.items()
-        ]
-        for copy in copies:
-            self.store.switch(copy.doc_id, finding.generation)
-        for put_in_place in places:
-            put_in_place()
+        try:
+            with ExitStack() as stack:
+                drafts = [self.texts.draft(docpath, finding.text, about) for docpath, about in files.items()]
+                places = [stack.enter_context(draft) for draft in drafts]
+                for copy in copies:
+                    self.store.switch(copy.doc_id, finding.generation)
+                for put_in_place in places:
+                    put_in_place()
+        except TextFileError as error:
+            return str(error)
+        return None
 
     def _prune(self, entry: Entry) -> None:
         for copy in entry.copies:

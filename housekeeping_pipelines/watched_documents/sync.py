@@ -319,6 +319,23 @@ class Sync:
         findings, self._rows = self._rows, []
         if not findings:
             return
+        try:
+            self._record(findings)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            if len(findings) > 1:
+                for finding in findings:
+                    self._rows = [finding]
+                    self._write_rows()
+                return
+            # Not even this can be written down; it stays due, and the next run tries it again.
+            name, reason = findings[0].entry.name, database_errors.describe(error)
+            logger.warning("%s: %s: failed: %s", self.run.task, name, reason)
+            self._failed[name] = reason
+            self._counts["failed"] += 1
+
+    def _record(self, findings: list[Finding]) -> None:
         with self.connection.begin():
             mine = {each.key for each in self.queue.lease(self.connection, [each.entry for each in findings])}
             kept = [(each, self._change(each)) for each in findings if each.entry.key in mine]

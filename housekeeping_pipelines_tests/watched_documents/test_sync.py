@@ -471,6 +471,23 @@ def test_a_platform_that_refuses_one_document_takes_the_others(world: World) -> 
     assert world.entry(PAGE).failures == 1
 
 
+def test_a_document_of_which_nothing_can_be_written_down_stops_nobody(world: World) -> None:
+    names = [PAGE, *(f"other{n}.example" for n in range(5))]
+    synced(world, *names)
+    sql(
+        world.engine,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF NEW.id = 1 THEN RAISE 'not this one'; END IF; RETURN NEW; END$$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON document_sync_queues FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    for text in (OLD, NEW):
+        world.source.by_address |= dict.fromkeys(names, text)
+        report = world.sync(force=True)
+        assert (report.status, report.updated + report.unchanged, report.failed_count) == ("partial", 5, 1)
+        assert "not this one" in report.failed[0].reason
+    assert (world.entry(PAGE).failures, world.entry(PAGE).next_sync_at <= world.now) == (0, True)
+
+
 def test_a_file_that_cannot_be_written_leaves_the_old_text_everywhere(world: World, tmp_path: Path) -> None:
     synced(world)
     path = tmp_path / "custom-documents" / "docs.example-page.json"

@@ -255,7 +255,7 @@ def check_fraction(store: str, candidates: int, total: int, limits: Limits) -> N
     if limits.allow_large_deletion or candidates < limits.guard_minimum or candidates <= limits.max_fraction * total:
         return
     raise Refused(
-        f"{candidates:,} of {total:,} files of {store} are candidates, more than {limits.max_fraction:.0%}",
+        f"{candidates:,} of {total:,} entries of {store} are candidates, more than {limits.max_fraction:.0%}",
         hint="with allow_large_deletion: true it would run; try that with --dry-run first",
     )
 

@@ -109,11 +109,11 @@ def check_sources(connection: sa.Connection, sources: Sequence[ReferenceSource],
     hint = "set allow_empty_reference: true if it is really meant to be so"
     for table in {source.table.oid: source.table for source in sources}.values():
         if connection.scalar(sa.select(sa.literal(True)).select_from(table.selectable).limit(1)) is None:
-            raise Refused(f"{table.label} is empty, so every file of {store} would be an orphan", hint=hint)
+            raise Refused(f"{table.label} is empty, so everything in {store} would be an orphan", hint=hint)
     keys = reference_keys(sources).subquery()
     if connection.scalar(sa.select(sa.literal(True)).where(keys.c.key.is_not(None)).limit(1)) is None:
         labels = ", ".join(source.label for source in sources)
-        raise Refused(f"nothing in {labels} names a file of {store}, so every file would be an orphan", hint=hint)
+        raise Refused(f"nothing in {labels} names anything in {store}, so all of it would be an orphan", hint=hint)
 
 
 def referred_to(connection: sa.Connection, sources: Sequence[ReferenceSource], names: Sequence[str]) -> set[str]:

@@ -162,7 +162,7 @@ def test_more_than_half_of_a_store_is_refused(world: World) -> None:
         world.put("media", f"{number}.jpg")
     refused = world.clean("media", guard_minimum=5)
     assert (refused.status, len(world.files("media"))) == ("refused", 10)
-    assert "7 of 10 files" in refused.message
+    assert "7 of 10 entries" in refused.message
     assert world.clean("media", guard_minimum=5, allow_large_deletion=True).deleted == {"media": 7}
 
 

@@ -272,7 +272,7 @@ def test_fraction_of_what_is_recognised(
     refer(engine, *(f"{n}.jpg" for n in range(orphans, 100)), *(f"{n}.txt" for n in range(50)))
     with engine.connect() as connection:
         if refused:
-            with pytest.raises(Refused, match=f"{orphans} of 100 files of .*media are candidates, more than 50%"):
+            with pytest.raises(Refused, match=f"{orphans} of 100 entries of .*media are candidates, more than 50%"):
                 search(connection, root, *media(engine, root), limits=limits, pattern=MEDIA)
         else:
             found = search(connection, root, *media(engine, root), limits=limits, pattern=MEDIA)

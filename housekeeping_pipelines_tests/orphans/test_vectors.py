@@ -229,7 +229,7 @@ def test_more_than_half_of_a_store_is_refused(world: World) -> None:
     world.put(*ids)
     refused = world.clean(guard_minimum=5)
     assert (refused.status, len(world.left())) == ("refused", 10)
-    assert "6 of 10 files" in refused.message
+    assert "6 of 10 entries" in refused.message
     assert world.clean(run_id="run-2", guard_minimum=5, max_fraction=0.6).deleted == {"vectors": 6}
     sql(world.engine, "DELETE FROM documents WHERE doc_id <> 'd0'")
     assert world.clean(run_id="run-3", guard_minimum=2).status == "refused"

@@ -8,8 +8,19 @@ an embedded server. FETCH_PER_HOST, four by default out of politeness to one ser
 first pass everything is new; in the second nothing changed, and the third is of a document of 200 chunks in which one
 paragraph did. How fast vectors get into pgvector is measured by `vectors.py`.
 
-Last measured, with no option, on a shared virtual machine:
+Last measured, with no option, on a shared virtual machine. What is new is fetched, taken apart, embedded and written
+in 10 ms of one processor's time a document, which threads of one process do one after another:
 
+    2026-11-25, PostgreSQL 18.4, Python 3.11.7, 2 cores: 1,000 documents, 100 ms an answer, 16 at a time
+
+                                        seconds  requests    304  embedded    rows   times faster
+    everything is new, one after another   115.24     1,000      0     2,710   2,710            1.0
+    everything is new, 16 at a time         12.90     1,000      0     2,710   2,710            8.9
+    nothing changed, one after another     105.01     1,000  1,000         0       0            1.0
+    nothing changed, 16 at a time            6.91     1,000  1,000         0       0           15.2
+      to reach                                                                               12.0
+
+    a document of 197 chunks, one paragraph changed: 3 embedded (to reach: 3)
 """
 
 from __future__ import annotations

@@ -20,12 +20,14 @@ Last measured, with no option, on a shared virtual machine:
     engine                     4.51    3.45..4.87     0.72        42
       to reach                                        1.20        40 and the listing
 
-and with `--objects 1500 --rounds 2` of a real server (supabase-storage 1.11.2 with files):
+and with `--rounds 2` of a real server (supabase-storage 1.11.2 with files), beside other work on the machine:
 
-    bare loop of remove        0.98    0.96..1.00
-    resource                   0.80    0.69..0.90     0.81
-    loop with listing          1.08    1.06..1.11
-    engine                     1.29    1.18..1.40     1.19
+    2026-11-25, 2 cores: 10,000 objects of a real server, 2 rounds
+
+    bare loop of remove       11.88  10.79..12.97
+    resource                   6.72    6.02..7.42     0.57
+    loop with listing         17.22   9.83..24.61
+    engine                     7.53    6.32..8.75     0.44
 """
 
 from __future__ import annotations

@@ -1,17 +1,22 @@
 """What runs over a bucket must do with every server: the loopback one, and a real one where there is one.
 
-The real server's address and key come from SUPABASE_URL and SUPABASE_KEY, and the key of a role that may look and not
-delete from SUPABASE_READER_KEY. A bucket is made there for each test, and removed again.
+The real server's address and key come from SUPABASE_URL and SUPABASE_KEY, the key of a role that may look and not
+delete from SUPABASE_READER_KEY, and of one that sees no bucket from SUPABASE_ANON_KEY. A bucket is made there for each
+test, and removed again. Where SUPABASE_KILL and SUPABASE_START are commands that kill its process and start it again,
+the server dies by them; else it only looks dead, behind a gate.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-URL, KEY, READER_KEY = (os.environ.get(f"SUPABASE_{name}", "") for name in ("URL", "KEY", "READER_KEY"))
+URL, KEY, READER_KEY, ANON_KEY, KILL, START = (
+    os.environ.get(f"SUPABASE_{name}", "") for name in ("URL", "KEY", "READER_KEY", "ANON_KEY", "KILL", "START")
+)
 NO_AGE = timedelta(0)
 
 
@@ -43,7 +50,10 @@ class Bucket:
     storage: SupabaseBucket
     key: str
     reader_key: str
+    anon_key: str
     put: Callable[[Iterable[str]], None]
+    kill: Callable[[], None]
+    start: Callable[[], None]
 
     def names(self) -> list[str]:
         return sorted(found.name for found in self.storage.list())
@@ -65,7 +75,8 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
             def put(names: Iterable[str]) -> None:
                 server.put(names, bucket="documents")
 
-            yield Bucket("documents", gate, storage, server.key, server.key_for("reader"), put)
+            keys = (server.key, server.key_for("reader"), server.key_for("anon"))
+            yield Bucket("documents", gate, storage, *keys, put, gate.shut, gate.open)
             return
         name = f"housekeeping-runs-{secrets.token_hex(4)}"
         gate = stack.enter_context(Gate(urlsplit(URL)))
@@ -76,7 +87,35 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda name: storage.upload(name, b"content"), names))
 
-        yield Bucket(name, gate, storage, KEY, READER_KEY, upload)
+        if not (KILL and START):
+            yield Bucket(name, gate, storage, KEY, READER_KEY, ANON_KEY, upload, gate.shut, gate.open)
+            return
+        # A server that a test left dead is started before its bucket is taken away.
+        stack.callback(start)
+        yield Bucket(name, gate, storage, KEY, READER_KEY, ANON_KEY, upload, kill, start)
+
+
+def kill() -> None:
+    subprocess.run(shlex.split(KILL), check=True)
+
+
+def start() -> None:
+    """It may be running already; it answers when this returns."""
+    if not answers():
+        subprocess.run(shlex.split(START), check=True)
+    for _ in range(300):
+        if answers():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server does not come back")
+
+
+def answers() -> bool:
+    import httpx
+
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{URL}/storage/v1/status").is_success
+    return False
 
 
 def real_bucket(name: str) -> ExitStack:
@@ -153,6 +192,16 @@ def test_what_somebody_else_deletes_half_way_is_no_failure(world: World, bucket:
     assert bucket.names() == ["live/a.pdf"]
 
 
+def test_what_somebody_else_deletes_between_two_batches_is_no_failure(world: World, bucket: Bucket) -> None:
+    bucket.put([f"gone/{number:04}.pdf" for number in range(1000)])
+    others = [f"gone/{number:04}.pdf" for number in range(0, 1000, 10)]
+    world.observer = Watcher(lambda step: bucket.storage.remove(others) if step == 1 else None)
+    report = world.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=500)
+    assert (report.status, report.failed_count) == ("succeeded", 0)
+    assert 900 <= report.deleted["bucket"] < 1000
+    assert bucket.names() == ["live/a.pdf"]
+
+
 def test_a_key_that_may_only_look_deletes_nothing_and_says_so(world: World, bucket: Bucket) -> None:
     if not bucket.reader_key:
         pytest.skip("no SUPABASE_READER_KEY")
@@ -160,6 +209,20 @@ def test_a_key_that_may_only_look_deletes_nothing_and_says_so(world: World, buck
     world.environ["SUPABASE_KEY"] = bucket.reader_key
     report = world.clean("bucket", older_than=NO_AGE)
     assert (report.status, report.deleted, report.failed_count) == ("partial", {}, 1)
+    assert bucket.names() == ["gone/a.pdf", "live/a.pdf"]
+
+
+def test_a_key_that_sees_no_bucket_is_no_empty_bucket(world: World, bucket: Bucket) -> None:
+    if not bucket.anon_key:
+        pytest.skip("no SUPABASE_ANON_KEY")
+    bucket.put(["gone/a.pdf"])
+    world.environ["SUPABASE_KEY"] = bucket.anon_key
+    world.session("old", "old/a.pdf")
+    report = world.clean("bucket", older_than=NO_AGE)
+    assert (report.status, report.error_type) == ("failed", "ConfigurationError")
+    assert bucket.name in report.message
+    ended = world.end_sessions(run_id="run-2")
+    assert (ended.status, ended.deleted.get("bucket", 0)) == ("partial", 0)
     assert bucket.names() == ["gone/a.pdf", "live/a.pdf"]
 
 
@@ -174,13 +237,13 @@ def test_a_bucket_that_is_not_there_is_no_empty_one(world: World, bucket: Bucket
 def test_a_server_that_is_killed_leaves_the_rest_to_the_next_run(world: World, bucket: Bucket) -> None:
     names = [f"gone/{number:04}.pdf" for number in range(1500)]
     bucket.put(names)
-    world.observer = Watcher(lambda step: bucket.gate.shut())
+    world.observer = Watcher(lambda step: bucket.kill() if step == 1 else None)
     report = world.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=500)
     assert (report.status, report.error_type) == ("failed", "Unavailable")
     went = report.deleted["bucket"]
     assert went == 500
+    bucket.start()
     assert len(bucket.names()) == len(names) - went + 1
-    bucket.gate.open()
     sql(world.engine, "DELETE FROM housekeeping.circuit_breakers")
     world.observer = Watcher()
     world.now += HOUR
@@ -192,12 +255,44 @@ def test_a_server_that_is_killed_leaves_the_rest_to_the_next_run(world: World, b
     assert column(world.engine, "SELECT name FROM housekeeping.file_outbox") == []
 
 
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.25])
+def test_a_server_that_is_killed_amid_a_removal(world: World, bucket: Bucket, seconds: float) -> None:
+    names = [f"gone/{number:04}.pdf" for number in range(1500)]
+    bucket.put(names)
+    killer: list[threading.Timer] = []
+
+    def kill_soon(step: int) -> None:
+        if step == 1:
+            killer.append(threading.Timer(seconds, bucket.kill))
+            killer[0].start()
+
+    world.observer = Watcher(kill_soon)
+    report = world.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=500)
+    killer[0].join()
+    bucket.start()
+    # The loopback server may be done by then.
+    assert report.error_type == ("Unavailable" if report.status == "failed" else None)
+    left = len(bucket.names()) - 1
+    assert 500 <= report.deleted["bucket"] <= len(names) - left
+    sql(world.engine, "DELETE FROM housekeeping.circuit_breakers")
+    world.observer = Watcher()
+    world.now += HOUR
+    drained = world.drain()
+    again = world.clean("bucket", run_id="run-2", older_than=NO_AGE, allow_large_deletion=True)
+    assert (drained.status, again.status) == ("succeeded", "succeeded")
+    # What went while its answer was lost is absent the next time, and counted by nobody.
+    assert drained.deleted.get("bucket", 0) + again.deleted.get("bucket", 0) <= left
+    assert bucket.names() == ["live/a.pdf"]
+    assert column(world.engine, "SELECT name FROM housekeeping.file_outbox") == []
+
+
 def test_a_server_that_is_back_soon_is_waited_for(world: World, bucket: Bucket) -> None:
     bucket.put([f"gone/{number:04}.pdf" for number in range(1000)])
     back: list[threading.Timer] = []
 
     def kill_for_a_second(step: int) -> None:
         if step == 1:
+            # A real process would take longer to start than a run waits.
             bucket.gate.shut()
             back.append(threading.Timer(1.0, bucket.gate.open))
             back[0].start()
@@ -213,11 +308,11 @@ def test_sessions_end_while_the_server_is_dead_and_their_files_follow(world: Wor
     names = [f"old/{number}.pdf" for number in range(20)]
     world.session("old", *names)
     bucket.put(names)
-    bucket.gate.shut()
+    bucket.kill()
     report = world.end_sessions()
     assert (report.status, report.deleted) == ("succeeded", {"upload_sessions": 1, "processed_documents": 20})
     assert "storage is unavailable" in report.warnings[0]
-    bucket.gate.open()
+    bucket.start()
     sql(world.engine, "DELETE FROM housekeeping.circuit_breakers")
     world.now += HOUR
     assert world.drain().deleted == {"bucket": 20}

@@ -13,17 +13,20 @@ machine disturbs less.
 
 Last measured, with no option, on a shared virtual machine:
 
-    2026-11-23, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
+    2026-11-25, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
     median of 3 rounds
                                 seconds        spread  / Django  / loop    CPU  memory  longest  writing
-    Django's QuerySet.delete()     4.45    3.47..4.70      1.00    1.55   4.23   68 MB   2.80 s   2.80 s
-    bare psycopg loop              2.87    2.28..3.16      0.65    1.00   2.56    1 MB   0.25 s   0.25 s
-    this engine, trash off         2.69    2.46..3.49      0.60    0.94   2.60    6 MB   0.46 s   0.46 s
+    Django's QuerySet.delete()     2.51    2.43..2.58      1.00    1.71   2.42   68 MB   1.43 s   1.43 s
+    bare psycopg loop              1.46    1.35..1.52      0.58    1.00   1.34    1 MB   0.18 s   0.18 s
+    this engine, trash off         1.50    1.48..1.54      0.60    1.03   1.41    4 MB   0.22 s   0.22 s
       to reach                                             0.55    1.15          60 MB      2 s
-    this engine, trash on          6.08    5.29..6.22      1.37    2.12   5.59    5 MB   0.53 s   0.53 s
-      to reach                                              1.3                  60 MB      2 s
+    this engine, trash on          2.33    2.23..2.50      0.93    1.59   2.19    6 MB   0.24 s   0.24 s
+      to reach                                             1.3                   60 MB      2 s
 
-With `--conversations 1000000 --rounds 1`, the same machine, 1,000,000 of 2,020,000 conversations:
+The bare loop itself does not reach 0.55: what is left is the server's own work of deleting and of checking the keys.
+
+With `--conversations 1000000 --rounds 1` on 2026-11-23, when a mirror still had a B-tree, 1,000,000 of 2,020,000
+conversations:
 
                                 seconds  / Django  / loop    CPU   memory  longest
     Django's QuerySet.delete()    73.62      1.00    1.76  67.08  1354 MB  43.54 s

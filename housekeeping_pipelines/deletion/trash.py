@@ -97,7 +97,13 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
         (OUR_SCHEMA, name),
         (table.schema, table.name),
     )
-    _execute_quoted(connection, "CREATE INDEX ON {} (housekeeping_batch)", (OUR_SCHEMA, name))
+    # Rows arrive in the order of their batches: a BRIN index costs a deletion nothing, where a B-tree took a fifth of
+    # its time. The "multi" kind stays narrow where new batches fill the room of expired ones.
+    _execute_quoted(
+        connection,
+        "CREATE INDEX ON {} USING brin (housekeeping_batch int8_minmax_multi_ops) WITH (pages_per_range = 32)",
+        (OUR_SCHEMA, name),
+    )
     connection.execute(
         sa.insert(trash_tables).values(
             mirror=name,
@@ -134,6 +140,27 @@ def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[
         )
         for row in connection.execute(statement)
     ]
+
+
+def summarize_mirrors(connection: sa.Connection) -> None:
+    """Tell the mirrors' indexes of what came since they were told last; the caller commits.
+
+    Without it each batch that is read would read all of what came since.
+    """
+    statement = sa.text(
+        "SELECT brin_summarize_new_values(i.indexrelid) FROM housekeeping.trash_tables m"
+        " JOIN pg_class t ON t.relname = m.mirror JOIN pg_namespace n ON n.oid = t.relnamespace"
+        " JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid"
+        # Mirrors that older versions made have a B-tree.
+        " JOIN pg_am a ON a.oid = c.relam"
+        " WHERE n.nspname = 'housekeeping' AND a.amname = 'brin' AND pg_has_role(t.relowner, 'USAGE')"
+    )
+    connection.execute(statement).all()
+
+
+def prefer_indexes(connection: sa.Connection) -> None:
+    """Until the transaction ends: nobody may have analyzed a mirror, and the planner would read all of it."""
+    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
 def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
@@ -218,6 +245,8 @@ def purge(
     due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
     removed: dict[str, int] = {}
     being_undone: set[str] = set()
+    summarize_mirrors(connection)
+    connection.commit()
     while may_go_on is None or next(may_go_on):
         statement = sa.select(trash_batches.c.id, trash_batches.c.run_id, trash_batches.c.contents)
         statement = statement.where(due, trash_batches.c.run_id.not_in(sorted(being_undone)))
@@ -234,9 +263,13 @@ def purge(
             break
         mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
         ids = [batch_id for batch_id, _ in batches]
+        prefer_indexes(connection)
         for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
             mirror = mirrors[mirror_id]
-            gone = connection.execute(sa.delete(mirror.selectable).where(_in(mirror.selectable.c[BATCH_COLUMN], ids)))
+            batch = mirror.selectable.c[BATCH_COLUMN]
+            # The index is looked into once, for the range, and not for each number of the list.
+            which = sa.and_(batch.between(ids[0], ids[-1]), _in(batch + 0, ids))
+            gone = connection.execute(sa.delete(mirror.selectable).where(which))
             removed[mirror.source_table] = removed.get(mirror.source_table, 0) + gone.rowcount
         connection.execute(sa.delete(trash_references).where(_in(trash_references.c.batch_id, ids)))
         connection.execute(sa.delete(trash_batches).where(_in(trash_batches.c.id, ids)))

@@ -20,7 +20,14 @@ from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, Catalog, PgType,
 from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.matching import item_name, matches
 from housekeeping_pipelines.deletion.schema import file_outbox, trash_batches, trash_references, trashed_files
-from housekeeping_pipelines.deletion.trash import BATCH_COLUMN, Mirror, find_mirrors, undo_lock
+from housekeeping_pipelines.deletion.trash import (
+    BATCH_COLUMN,
+    Mirror,
+    find_mirrors,
+    prefer_indexes,
+    summarize_mirrors,
+    undo_lock,
+)
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,6 +108,7 @@ def undo_run(
     numbers = list(connection.scalars(statement.order_by(trash_batches.c.id.desc())))
     catalog = Catalog(connection)
     mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
+    summarize_mirrors(connection)
     connection.commit()
     with shared_lock(connection, undo_lock(run_id)):
         for done, number in enumerate(numbers, start=1):
@@ -162,6 +170,7 @@ class _Batch:
             return
         # A deferred key would object only at the end, when nobody knows any more which row it was.
         self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        prefer_indexes(self.connection)
         order = [(self.mirrors[mirror_id], count) for mirror_id, count in reversed(contents)]
         left: list[list[int]] = []
         for position, (mirror, count) in enumerate(order):

@@ -8,13 +8,18 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.deletion.trash import (
     MIRRORS_LOCK,
     count_expired,
+    ensure_mirror,
+    find_mirrors,
     list_trash,
     mirrors_with_own_types,
+    prefer_indexes,
     purge,
+    summarize_mirrors,
 )
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
 from housekeeping_pipelines.errors import ConfigurationError
@@ -413,6 +418,38 @@ def test_what_is_expired_is_purged_and_the_rest_kept(engine: sa.Engine) -> None:
     assert came_back(undo(engine, "run-0")) == {}
     assert column(engine, "SELECT id FROM parents ORDER BY 1") == [4, 5, 6, 10]
     assert scalar(engine, "SELECT count(*) FROM housekeeping.trash_references") == 0
+
+
+def test_a_mirror_finds_a_batch_without_reading_the_others(engine: sa.Engine) -> None:
+    family(engine)
+    sql(engine, f"INSERT INTO parents SELECT n, '{OLD}', 'code ' || n FROM generate_series(11, 20000) n")
+    delete(engine, "parents", batch_size=1000, allow_large_deletion=True)
+    with engine.connect() as connection:
+        mirror = next(mirror for mirror in find_mirrors(connection) if mirror.source_table == "parents")
+        summarize_mirrors(connection)
+        prefer_indexes(connection)
+        batch, count = rows(engine, "SELECT id, contents -> 0 -> 1 FROM housekeeping.trash_batches ORDER BY id")[7]
+        explain = f'SELECT FROM housekeeping."{mirror.name}" WHERE housekeeping_batch = {batch}'
+        explained = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {explain}").scalar_one()
+    plan = explained[0]["Plan"]
+    assert (plan["Node Type"], plan["Actual Rows"]) == ("Bitmap Heap Scan", count)
+    # What the pages beside the batch's own hold, and not the rest of the 20,000 rows.
+    assert plan["Rows Removed by Index Recheck"] < 10_000
+
+
+def test_a_mirror_of_an_older_version_is_read_by_its_own_index(engine: sa.Engine) -> None:
+    family(engine, 20)
+    with engine.begin() as connection:
+        for table in ("parents", "children"):
+            mirror = ensure_mirror(connection, Catalog(connection).find_exactly("public", table)).name
+            connection.exec_driver_sql(f'DROP INDEX housekeeping."{mirror}_housekeeping_batch_idx"')
+            connection.exec_driver_sql(f'CREATE INDEX ON housekeeping."{mirror}" (housekeeping_batch)')
+    for number in range(2):
+        assert delete(engine, "parents", run_id=f"run-{number}", max_rows=30).deleted == {"parents": 10, "children": 20}
+    with engine.connect() as connection:
+        assert purge(connection, before=NOW, run_id="run-0") == {"parents": 10, "children": 20}
+    assert came_back(undo(engine, "run-1")) == {"parents": 10, "children": 20}
+    assert trash_is_empty(engine)
 
 
 def test_empty_mirrors_go_and_are_made_again(engine: sa.Engine) -> None:

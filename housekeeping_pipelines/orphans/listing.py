@@ -140,12 +140,18 @@ class Kind:
             start = len(self.prefix.translate(_ESCAPES).encode())
             lines = (line for line in block.split(b"\n") if line)
             block = b"".join(line + b"\n" for line in lines if b"/" not in line.rpartition(b"\t")[2][start:])
+        everything = block.count(b"\n")
         if self._endings is None:
-            return block.count(b"\n")
-        block = block.lower()
-        # An extension begins after the last dot, and so has none.
-        endings = (f".{ending.translate(_ESCAPES)}\n".encode() for ending in self._endings if "." not in ending)
-        return sum(map(block.count, endings))
+            return everything
+        block, found = block.lower(), 0
+        for ending in self._endings:
+            # Mostly a block is of one or two kinds: what is accounted for is not looked through for the others.
+            if found == everything:
+                break
+            # An extension begins after the last dot, and so has none.
+            if "." not in ending:
+                found += block.count(f".{ending.translate(_ESCAPES)}\n".encode())
+        return found
 
 
 def load_listing(

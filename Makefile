@@ -16,7 +16,7 @@ demo: install  ## a platform of sample data, cleaned before your eyes
 dev: install  ## the Dagster web UI on the same data, schedules and sensors ticking
 	@"$(BIN)/housekeeping" dev
 
-test: $(VENV)/dev  ## all tests
+test: $(VENV)/dev install  ## all tests
 	"$(BIN)/pytest" -n $(WORKERS)
 
 check: $(VENV)/dev  ## ruff and mypy

@@ -20,12 +20,6 @@ LINK = parse_reference("link://https://example.com/page?a=1")
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
 def collector(web: WebServer) -> Iterator[CollectorSource]:
     source = CollectorSource(web.url + "/", timeout_seconds=5.0, max_bytes=2**20)
     yield source

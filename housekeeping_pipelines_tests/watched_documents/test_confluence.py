@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -92,21 +91,8 @@ class Site:
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
 def site(web: WebServer) -> Site:
     return Site(web)
-
-
-@pytest.fixture(scope="module")
-def fetcher() -> Iterator[Fetcher]:
-    opened = Fetcher(FetchPolicy(frozenset({"127.0.0.1"}), timeout_seconds=5.0))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from housekeeping_pipelines.resources.fetching import Fetcher, FetchPolicy
+from housekeeping_pipelines.resources.fetching import Fetcher
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Outcome, State, Unchanged
 from housekeeping_pipelines.watched_documents.sources.drupalwiki import DrupalWikiSource
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference
@@ -57,21 +56,8 @@ class Wiki:
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
 def wiki(web: WebServer) -> Wiki:
     return Wiki(web)
-
-
-@pytest.fixture(scope="module")
-def fetcher() -> Iterator[Fetcher]:
-    opened = Fetcher(FetchPolicy(frozenset({"127.0.0.1"}), timeout_seconds=5.0))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -108,21 +108,8 @@ class Lab:
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
 def lab(web: WebServer) -> Lab:
     return Lab(web)
-
-
-@pytest.fixture(scope="module")
-def fetcher() -> Iterator[Fetcher]:
-    opened = Fetcher(FetchPolicy(frozenset({"127.0.0.1"}), timeout_seconds=5.0))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ PAGE = """<!DOCTYPE html><html><head><title>How to &amp; why</title><script>var 
 </article></main><footer>Imprint and privacy</footer></body></html>"""
 
 
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def source() -> Iterator[LinkSource]:
     fetcher = Fetcher(FetchPolicy(frozenset({"127.0.0.1"}), timeout_seconds=5.0))

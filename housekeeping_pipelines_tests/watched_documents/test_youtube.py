@@ -6,7 +6,7 @@ The addresses of YouTube stand in the client, so a session sends what is for the
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -101,21 +101,8 @@ HELLO = transcript(
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with WebServer() as server:
-        yield server
-
-
-@pytest.fixture
 def tube(web: WebServer) -> Tube:
     return Tube(web)
-
-
-@pytest.fixture(scope="module")
-def fetcher() -> Iterator[Fetcher]:
-    opened = Fetcher(FetchPolicy(frozenset({"127.0.0.1"}), timeout_seconds=5.0))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

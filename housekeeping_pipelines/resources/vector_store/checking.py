@@ -11,6 +11,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from housekeeping_pipelines.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from housekeeping_pipelines.resources.vector_store import Chunk, Space, Vector
 
@@ -36,6 +38,30 @@ def check_vector(vector: Vector, space: Space) -> None:
         raise ValueError(f"a vector of {len(vector):,} dimensions, where {space.model} has {space.dimension:,}")
     if not math.isfinite(math.fsum(vector)):
         raise ValueError("a vector with something that is no number")
+
+
+def check_space(label: str, found: Space, wanted: Space, anew: str) -> None:
+    """
+    Args:
+        label: the store's.
+        anew: what to do to begin anew, as the middle of a sentence.
+
+    Raises:
+        ConfigurationError: the store holds vectors of another model or dimension.
+    """
+    if found != wanted:
+        raise of_another_space(
+            f"{label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
+            f" {wanted.model} ({wanted.dimension})",
+            anew,
+        )
+
+
+def of_another_space(what: str, anew: str) -> ConfigurationError:
+    """The error, with how to go back and how to begin anew."""
+    return ConfigurationError(
+        what, hint=f"set EMBEDDING_MODEL back; or {anew} and run `housekeeping sync-watched-documents --force`"
+    )
 
 
 def storable(chunk: Chunk, space: Space) -> Chunk:

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
-from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
+from housekeeping_pipelines.resources.vector_store.checking import (
+    check_ids,
+    check_space,
+    check_vector,
+    of_another_space,
+    storable,
+)
 from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
 
 if TYPE_CHECKING:
@@ -281,20 +287,13 @@ class LanceStore:
             except (ValueError, FileNotFoundError, IndexError):
                 return False
             found = Space(row["model"], row["dimension"])
-            if found != self._space:
-                raise self._of_another(
-                    f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
-                    f" {self._space.model} ({self._space.dimension})"
-                )
+            check_space(self.label, found, self._space, self._anew)
             self._tables = {name: self._database.open_table(name) for name in (VECTORS, GENERATIONS)}
             return True
 
-    def _of_another(self, what: str) -> ConfigurationError:
-        return ConfigurationError(
-            what,
-            hint=f"set EMBEDDING_MODEL back; or remove the folder {self._folder} and run"
-            " `housekeeping sync-watched-documents --force`",
-        )
+    @property
+    def _anew(self) -> str:
+        return f"remove the folder {self._folder}"
 
     def _prepare(self) -> None:
         """Make what is not there; the table of the space last, so that it says that all is there."""
@@ -313,7 +312,8 @@ class LanceStore:
                     self._database.create_table(VECTORS, schema=self._schema(), exist_ok=True)
                 except ValueError:
                     if self._database.open_table(VECTORS).count_rows():
-                        raise self._of_another(f"{self.label} holds vectors of another dimension") from None
+                        what = f"{self.label} holds vectors of another dimension"
+                        raise of_another_space(what, self._anew) from None
                     # Of another dimension, by somebody who did not come as far as to write into it.
                     self._database.drop_table(VECTORS)
                     self._database.create_table(VECTORS, schema=self._schema())

@@ -24,7 +24,7 @@ from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
-from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
+from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_space, check_vector, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -262,15 +262,9 @@ class PgVectorStore:
         if connection.scalar(sa.select(sa.func.to_regclass("housekeeping.vector_space"))) is None:
             return False
         row = connection.execute(sa.text("SELECT model, dimension FROM housekeeping.vector_space")).one()
-        found = Space(*row)
-        if found != self._space:
-            tables = ", ".join(f"housekeeping.{name}" for name in ("document_vectors", "document_generations"))
-            raise ConfigurationError(
-                f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
-                f" {self._space.model} ({self._space.dimension})",
-                hint=f"set EMBEDDING_MODEL back; or DROP TABLE {tables}, housekeeping.vector_space and run"
-                " `housekeeping sync-watched-documents --force`",
-            )
+        tables = ("document_vectors", "document_generations", "vector_space")
+        anew = f"DROP TABLE {', '.join(f'housekeeping.{name}' for name in tables)}"
+        check_space(self.label, Space(*row), self._space, anew)
         return True
 
     def _prepare(self) -> None:

@@ -16,7 +16,13 @@ from urllib.parse import urlsplit
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
-from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_vector, storable
+from housekeeping_pipelines.resources.vector_store.checking import (
+    check_ids,
+    check_space,
+    check_vector,
+    of_another_space,
+    storable,
+)
 from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
 
 if TYPE_CHECKING:
@@ -279,20 +285,13 @@ class QdrantStore:
             if not about:
                 return False
         found = Space(about[0].payload["model"], about[0].payload["dimension"])
-        if found != self._space:
-            raise self._of_another(
-                f"{self.label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
-                f" {self._space.model} ({self._space.dimension})"
-            )
+        check_space(self.label, found, self._space, self._anew)
         self._ready = True
         return True
 
-    def _of_another(self, what: str) -> ConfigurationError:
-        return ConfigurationError(
-            what,
-            hint=f"set EMBEDDING_MODEL back; or delete the collections {self._collection} and {self._pointed} and"
-            " run `housekeeping sync-watched-documents --force`",
-        )
+    @property
+    def _anew(self) -> str:
+        return f"delete the collections {self._collection} and {self._pointed}"
 
     def _prepare(self) -> None:
         """Make what is not there; what the space is last, so that it says that all is there."""
@@ -309,7 +308,8 @@ class QdrantStore:
                 there = self._client.collection_exists(name)
                 if there and self._client.get_collection(name).config.params.vectors.size != size:
                     if self._client.count(name).count:
-                        raise self._of_another(f"{name} of {self._where} is of another dimension than {size}")
+                        what = f"{name} of {self._where} is of another dimension than {size}"
+                        raise of_another_space(what, self._anew)
                     # By somebody who did not come as far as to write into it.
                     self._client.delete_collection(name)
                     there = False

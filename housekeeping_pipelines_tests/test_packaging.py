@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from housekeeping_pipelines import migrations
 
@@ -56,6 +58,17 @@ def test_an_installed_wheel_works_outside_of_the_checkout(unpacked: Path, instal
     assert json.loads(migrated.stdout)["version"] == migrations.HEAD
     listed = installation.python("-m", "dagster", "run", "list", PYTHONPATH=str(unpacked))
     assert listed.returncode == 0, listed.stderr
+
+
+def test_every_pinned_version_takes_the_oldest_python_that_is_promised() -> None:
+    pinned = {line.split("==")[0] for line in (CHECKOUT / "constraints.txt").read_text().splitlines()}
+    refusing = [
+        f"{name} {distribution.version}"
+        for name in sorted(pinned)
+        for distribution in distributions(name=name)
+        if "3.11.0" not in SpecifierSet(distribution.metadata["Requires-Python"] or "")
+    ]
+    assert refusing == []
 
 
 def test_dg_loads_the_project_from_its_root() -> None:

@@ -348,3 +348,18 @@ def test_folders_that_the_user_may_not_read_or_write(root: Path) -> None:
     assert looked == "StorageRefused: cannot look at 'closed/c.txt': permission denied"
     (root / "closed").chmod(0o755)
     assert listed(LocalFolder(root)) == ["closed/c.txt", "fixed/a.txt"]
+
+
+def test_a_file_that_may_not_leave_its_folder_gets_no_second_name(root: Path) -> None:
+    fill(root, "fixed/a.txt")
+    # To where it goes anybody may write, as an owner of the root may to the trash; Linux lets nobody else link a file
+    # that they may not write.
+    root.chmod(0o777)
+    (root / "fixed" / "a.txt").chmod(0o666)
+    (root / "fixed").chmod(0o555)
+    for parent in root.parents:
+        if os.geteuid() == 0 and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER, root], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)[2].startswith("StorageRefused: cannot move 'fixed/a.txt'")
+    assert listed(LocalFolder(root)) == ["fixed/a.txt"]

@@ -295,8 +295,15 @@ class LocalFolder:
                 raise
             self._rename(folder, leaf, goal, target_leaf, target)
             return
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(leaf, dir_fd=folder)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # Where the first name may not go, the file stays under it alone.
+            with suppress(OSError):
+                os.unlink(target_leaf, dir_fd=goal)
+            raise
 
     def _rename(self, folder: int, leaf: str, goal: int, target_leaf: str, target: str) -> None:
         """Without links: take the target's name with an empty file, which the rename may overwrite."""

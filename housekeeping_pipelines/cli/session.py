@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,7 +43,9 @@ def use_dagster(settings: Settings) -> None:
     """Set this process's environment as Dagster's own commands do: `.env`, and a home for its state."""
     for name, value in dotenv_values(settings.directory / ".env").items():
         os.environ[name] = value or ""
-    if not os.environ.get("DAGSTER_HOME"):
+    named = os.environ.get("DAGSTER_HOME")
+    # Ours may have been removed, with all else that is kept, since `.env` named it.
+    if not named or Path(named) == settings.housekeeping_home / "dagster":
         os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
 
 

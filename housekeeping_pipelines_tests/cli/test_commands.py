@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,13 @@ def test_a_wrong_password_and_a_missing_permission(
     assert error["message"].startswith("user 'somebody' may not make the schema housekeeping")
     assert "GRANT CREATE ON DATABASE" in error["hint"]
     assert rows(engine)["conversations"] == 20
+
+
+def test_all_that_is_kept_may_be_removed_and_is_made_again(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    assert installation.run("init").returncode == 0
+    shutil.rmtree(installation.directory / ".housekeeping")
+    assert installation.json("run-housekeeping", "--task", "stats")["status"] == "succeeded"
 
 
 def test_scheduler_info_keeps_the_known_ids(installation: Installation) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import FileDeletionConfig, TaskConfig
+from housekeeping_pipelines.common.config import DeletionConfig, FileDeletionConfig
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
 from housekeeping_pipelines.deletion.limits import Limits
@@ -63,22 +63,11 @@ class CleanupOrphanObjects(FileDeletionConfig):
     min_age_hours: int = Field(24, ge=1, le=8760, description="Age from which an object is taken.")
 
 
-class CleanupOrphanVectors(TaskConfig):
+class CleanupOrphanVectors(DeletionConfig):
     batch_size: int = Field(500, ge=1, le=10_000, description="Documents at a time, after one look at them.")
     min_age_hours: int = Field(1, ge=1, le=8760, description="Age from which vectors are taken.")
     max_rows: int | None = Field(None, ge=1, description="Documents whose vectors one run may delete.")
-    max_seconds: float | None = Field(None, gt=0, description="Seconds after which no new batch is started.")
-    max_fraction: float = Field(0.5, gt=0, le=1, description="Share of the store beyond which a run is refused.")
-    guard_minimum: int = Field(100, ge=0, description="Candidates below which max_fraction is not applied.")
-    allow_large_deletion: bool = Field(False, description="Take more of the store than max_fraction.")
     allow_empty_reference: bool = Field(False, description="Run although there is no document at all.")
-
-    def limits(self) -> Limits:
-        """The budgets and guards of the run."""
-        return Limits(**{name: getattr(self, name) for name in type(self).model_fields if name not in _NO_LIMITS})
-
-
-_NO_LIMITS = ("dry_run", "min_age_hours")
 
 
 def _clean(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
@@ -21,11 +20,18 @@ from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.decoding import clean
 from housekeeping_pipelines.watched_documents.sources.html import markdown_of
-from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
+from housekeeping_pipelines.watched_documents.sources.libraries import (
+    TIMEOUT_SECONDS,
+    UNREADABLE,
+    Traffic,
+    outcome_of,
+    utc_now,
+)
 from housekeeping_pipelines.watched_documents.sources.references import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     import requests
 
@@ -34,10 +40,6 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 50
 MAX_PAGES = 1000
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class ConfluenceSource:
@@ -50,7 +52,7 @@ class ConfluenceSource:
         url: str | None,
         username: str | None,
         token: str | None,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._session, self._url, self._username, self._token, self._clock = session, url, username, token, clock
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
-from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
+from housekeeping_pipelines.watched_documents.sources.libraries import (
+    TIMEOUT_SECONDS,
+    UNREADABLE,
+    Traffic,
+    outcome_of,
+    utc_now,
+)
 from housekeeping_pipelines.watched_documents.sources.repositories import (
     MAX_FILE_BYTES,
     MAX_FILES,
@@ -25,6 +31,7 @@ from housekeeping_pipelines.watched_documents.sources.repositories import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     import requests
     from github.Repository import Repository
@@ -39,10 +46,6 @@ _HOSTS = ("github.com", "www.github.com")
 _LIMITED_FOR = timedelta(minutes=1)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class GitHubSource:
     """Its token goes to GitHub alone."""
 
@@ -52,7 +55,7 @@ class GitHubSource:
         *,
         token: str | None,
         api_url: str = API_URL,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._session, self._token, self._api_url, self._clock = session, token, api_url, clock
 

@@ -6,13 +6,18 @@ time. They tell whether anything changed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
-from housekeeping_pipelines.watched_documents.sources.libraries import TIMEOUT_SECONDS, UNREADABLE, Traffic, outcome_of
+from housekeeping_pipelines.watched_documents.sources.libraries import (
+    TIMEOUT_SECONDS,
+    UNREADABLE,
+    Traffic,
+    outcome_of,
+    utc_now,
+)
 from housekeeping_pipelines.watched_documents.sources.references import origin
 from housekeeping_pipelines.watched_documents.sources.repositories import (
     MAX_FILES,
@@ -24,6 +29,7 @@ from housekeeping_pipelines.watched_documents.sources.repositories import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     import requests
 
@@ -32,10 +38,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.sources.repositories import Place
 
 PAGE_SIZE = 100
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class GitLabSource:
@@ -47,7 +49,7 @@ class GitLabSource:
         *,
         token: str | None,
         url: str = "https://gitlab.com",
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._session, self._token, self._url, self._clock = session, token, url, clock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.resources.fetching import FetchError, retry_after
@@ -10,7 +11,6 @@ from housekeeping_pipelines.watched_documents.sources import Failed, Gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     import requests
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError)
 
 TIMEOUT_SECONDS = 60
+
+
+def utc_now() -> datetime:
+    """The clock of whoever is given no other."""
+    return datetime.now(UTC)
 
 
 @dataclass

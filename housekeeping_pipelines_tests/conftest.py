@@ -30,6 +30,7 @@ _numbers = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="hammer for minutes instead of seconds")
+    parser.addoption("--rewrite-surface", action="store_true", help="write the files of surface/ anew")
     parser.addoption("--postgres", metavar="FOLDER", help="use the server whose socket (port 5432) is there instead")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.common.reporting import asset_key
 from housekeeping_pipelines.common.runs import MAX_RUNTIME_SECONDS, run_in_flight
 
@@ -105,7 +106,7 @@ def every_hours(
     seconds = hours * 3600
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        slot = int(datetime.now(UTC).timestamp()) // seconds
+        slot = int(utc_now().timestamp()) // seconds
         following = datetime.fromtimestamp((slot + 1) * seconds, settings.time_zone)
         if context.cursor is None or int(context.cursor) >= slot:
             reason: dg.SkipReason | None = dg.SkipReason(f"the next run is due at {following:%Y-%m-%d %H:%M %Z}")

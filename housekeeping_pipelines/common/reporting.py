@@ -6,11 +6,11 @@ The event holds the whole report, so that whoever launched the run reads the sam
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
 from housekeeping_pipelines.common.wording import SYNC_COUNTS, in_units, missing
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report, ended_by
@@ -45,7 +45,7 @@ def do_task(context: dg.OpExecutionContext, work: Callable[[str, str], Report]) 
 
 def _blank(task: str, run_id: str, ended: dict[str, Any]) -> Report:
     """The report of a task that did not get as far as its own."""
-    return Report(task=task, run_id=run_id, dry_run=False, started_at=datetime.now(UTC), duration_seconds=0.0, **ended)
+    return Report(task=task, run_id=run_id, dry_run=False, started_at=utc_now(), duration_seconds=0.0, **ended)
 
 
 def publish(context: dg.OpExecutionContext, report: Report) -> None:

@@ -16,6 +16,8 @@ import dagster as dg
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
+from housekeeping_pipelines.clock import utc_now
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -108,7 +110,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 def run_in_flight(instance: dg.DagsterInstance, job_name: str, now: datetime | None = None) -> str | None:
     """The id of a run of this job that is really going on or waiting; None if there is none."""
-    now = now or datetime.now(UTC)
+    now = now or utc_now()
     filters = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT)
     for record in instance.get_run_records(filters, limit=_LOOKED_AT):
         run, age = record.dagster_run, now - record.create_timestamp

@@ -6,11 +6,12 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import OwnerPaths
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.report import Status
 
 logger = logging.getLogger(__name__)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.guards import check_privileges
@@ -194,7 +194,7 @@ def _check_tables(platform: Platform) -> Iterator[Check]:
 
 def _check_tasks(platform: Platform, *, trashed: bool) -> Iterator[Check]:
     """Whether each task's policy fits the live tables, and what its plan warns of."""
-    now = datetime.now(UTC)
+    now = utc_now()
     made: dict[str, Any] = {
         "delete_old_conversations": partial(
             policies.conversations, platform, now, older_than_days=30, age_column="last_activity"

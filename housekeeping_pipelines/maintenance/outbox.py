@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
 from housekeeping_pipelines.deletion.report import SKIP_REASONS, FailedItem
-from housekeeping_pipelines.deletion.run import utc_now
 
 # A sensor's look: enough to know that there is work.
 LOOK_AT, LOOK_SECONDS = 10_000, 5

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.deletion.catalog import Catalog
-from housekeeping_pipelines.deletion.run import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.watched_documents.queue import Change, Queue, as_dict
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, check_cron
 
@@ -100,7 +100,7 @@ def scheduler_info(json_: Json = False) -> None:
     from housekeeping_pipelines.definitions import defs
 
     with launch.dagster_instance() as instance:
-        document = scheduler_status(instance, defs, datetime.now(UTC))
+        document = scheduler_status(instance, defs, utc_now())
     if json_:
         output.as_json(document)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import show, summary
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def demo(
 
     started = time.monotonic()
     database = Database(settings)
-    now = datetime.now(UTC)
+    now = utc_now()
     _forget_the_last(database, settings, now)
     rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
     files = create_sample_files(database.engine, settings, seed=seed, now=now)
@@ -117,7 +118,7 @@ def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
                 workspace=workspace,
                 stale_after=None,
                 default=timedelta(hours=settings.watch_interval_hours),
-                now=datetime.now(UTC),
+                now=utc_now(),
             )
         _sync(allowed, {})
         site.opens = "eight"

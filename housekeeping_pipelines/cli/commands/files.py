@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import Queue, finish
 from housekeeping_pipelines.cli.session import DryRun, Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def try_cleanup(
     with session.platform_connection(settings) as connection:
         test = trial.Trial.on(connection, settings)
         if create_test_data:
-            test.create(datetime.now(UTC))
+            test.create(utc_now())
         else:
             test.check_is_there()
     if create_test_data:
@@ -190,7 +190,7 @@ def _statistics(settings: Settings, hours: int) -> StorageStatistics:
             connection,
             Platform(Catalog(connection), load_config(settings.housekeeping_config)),
             Stores(settings)[BUCKET],
-            now=datetime.now(UTC),
+            now=utc_now(),
             hours=hours,
             quota_bytes=settings.max_storage_size_mb * MEGABYTE,
         )

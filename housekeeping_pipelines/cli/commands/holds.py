@@ -12,6 +12,7 @@ import typer
 
 from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def add(
     settings = session.start()
     from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
 
-    moment = parse_until(until, datetime.now(UTC))
+    moment = parse_until(until, utc_now())
     with session.platform_connection(settings) as connection:
         if named := _stored(settings, subject):
             type_, store, name = named
             hold = add_name_hold(
                 connection, type=type_, store=store, name=name, subject=subject, until=moment, reason=reason,
-                now=datetime.now(UTC),
+                now=utc_now(),
             )  # fmt: skip
             _tell(hold, subject, json_=json_)
             return
@@ -57,7 +58,7 @@ def add(
             subject=subject,
             until=moment,
             reason=reason,
-            now=datetime.now(UTC),
+            now=utc_now(),
         )
         exists = _exists(connection, table, key)
     _tell(hold, subject, json_=json_, exists=exists)
@@ -76,7 +77,7 @@ def list_(json_: Json = False) -> None:
     if json_:
         output.as_json({"holds": [_as_dict(hold) for hold in holds]})
     elif holds:
-        now = datetime.now(UTC)
+        now = utc_now()
         rows = [
             (str(h.id), h.subject, f"{h.until:%Y-%m-%d %H:%M}" + (" (over)" if h.until <= now else ""), h.reason)
             for h in holds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.output import STORES
 from housekeeping_pipelines.cli.session import DryRun, Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -175,7 +176,7 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
             lost[name] = lost.get(name, 0) + for_good
             back[name] = back.get(name, 0) + count - for_good
     if any(back.values()):
-        last = datetime.now(UTC) + timedelta(days=settings.trash_retention_days)
+        last = utc_now() + timedelta(days=settings.trash_retention_days)
         what = f"[dim]{_amounts(back)}, until {last:%Y-%m-%d}[/]"
         output.say(f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   {what}")
     if any(lost.values()):

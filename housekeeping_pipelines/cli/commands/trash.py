@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.common.wording import in_units
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def pause(
     from housekeeping_pipelines.deletion import pause as switch
 
     with session.platform_connection(settings) as connection:
-        switch.pause(connection, reason=reason, now=datetime.now(UTC))
+        switch.pause(connection, reason=reason, now=utc_now())
     _tell(json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
 
 

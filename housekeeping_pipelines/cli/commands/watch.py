@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import Queue, finish
 from housekeeping_pipelines.cli.session import Json
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -63,7 +64,7 @@ def list_(json_: Json = False) -> None:
         output.say("Nothing is watched.")
         output.say(f"[dim]watch a page:[/] {output.command()} watch add link://https://example.com --workspace SLUG")
         return
-    now = datetime.now(UTC)
+    now = utc_now()
     rows = [(entry.id, entry.name, entry.state, _every(entry.stale_after), _next(entry, now)) for entry in entries]
     output.table(["id", "document", "state", "every", "next"], rows)
     for entry in entries:
@@ -99,7 +100,7 @@ def add(
             workspace=workspace,
             stale_after=None if every is None else timedelta(hours=every),
             default=timedelta(hours=settings.watch_interval_hours),
-            now=datetime.now(UTC),
+            now=utc_now(),
         )
     if json_:
         output.as_json(
@@ -145,7 +146,7 @@ def review(
     if len(given) != 1:
         raise ConfigurationError("a review is one of --accept, --reject and --retry", hint="give exactly one of them")
     with _watching(session.start()) as watching:
-        entry, said = watching.review(id_, given[0], datetime.now(UTC))
+        entry, said = watching.review(id_, given[0], utc_now())
     if json_:
         output.as_json({"id": entry.id, "was": entry.state, "decision": given[0], "message": said})
     else:

@@ -11,13 +11,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pybreaker
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion.schema import metadata
 from housekeeping_pipelines.errors import Unavailable
 
@@ -88,7 +89,7 @@ class Circuit:
         if self._breaker.current_state != pybreaker.STATE_OPEN or opened_at is None:
             return
         until = opened_at + timedelta(seconds=self._breaker.reset_timeout)
-        if datetime.now(UTC) < until:
+        if utc_now() < until:
             raise Unavailable(
                 f"{self.name} did not answer and is not asked again before {until:%Y-%m-%d %H:%M:%S} UTC",
                 hint="it is tried again by itself; what was to be done stays to be done",

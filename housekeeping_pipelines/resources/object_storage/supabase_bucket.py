@@ -21,11 +21,12 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.object_storage import (
     ObjectExists,
@@ -318,7 +319,7 @@ class SupabaseBucket:
         def again(error: Exception) -> bool | float:
             if isinstance(error, HousekeepingError) or not is_transient(error):
                 return False
-            wait = retry_after_seconds(error, datetime.now(UTC))
+            wait = retry_after_seconds(error, utc_now())
             if wait is None:
                 return time.monotonic() < deadline
             return wait if time.monotonic() + wait < deadline else False

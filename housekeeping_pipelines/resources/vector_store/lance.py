@@ -14,10 +14,11 @@ import logging
 import re
 import threading
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
 from housekeeping_pipelines.resources.vector_store.checking import (
@@ -87,7 +88,7 @@ class LanceStore:
         check_ids(document, generation)
         self._prepare()
         count, rest = 0, iter(chunks)
-        now, schema = datetime.now(UTC), self._schema()
+        now, schema = utc_now(), self._schema()
         raised: list[Exception] = []
 
         def batches() -> Iterator[Any]:

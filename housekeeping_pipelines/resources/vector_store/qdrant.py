@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
 from housekeeping_pipelines.resources.vector_store.checking import (
@@ -84,7 +85,7 @@ class QdrantStore:
         check_ids(document, generation)
         self._prepare()
         count, rest = 0, iter(chunks)
-        now = datetime.now(UTC).timestamp()
+        now = utc_now().timestamp()
         with self._lock:
             if self._pointers({document}).get(document) == generation:
                 raise ValueError(f"{generation} is current of {document}")

@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.decoding import clean
@@ -25,7 +26,6 @@ from housekeeping_pipelines.watched_documents.sources.libraries import (
     UNREADABLE,
     Traffic,
     outcome_of,
-    utc_now,
 )
 from housekeeping_pipelines.watched_documents.sources.references import origin
 

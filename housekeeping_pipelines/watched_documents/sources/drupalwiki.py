@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.resources.fetching import FetchError, retry_after
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.decoding import clean
@@ -52,7 +53,7 @@ class DrupalWikiSource:
         *,
         base_url: str | None,
         token: str | None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """
         Args:

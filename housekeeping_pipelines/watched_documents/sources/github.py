@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.libraries import (
@@ -18,7 +19,6 @@ from housekeeping_pipelines.watched_documents.sources.libraries import (
     UNREADABLE,
     Traffic,
     outcome_of,
-    utc_now,
 )
 from housekeeping_pipelines.watched_documents.sources.repositories import (
     MAX_FILE_BYTES,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.resources.fetching import FetchError
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.libraries import (
@@ -16,7 +17,6 @@ from housekeeping_pipelines.watched_documents.sources.libraries import (
     UNREADABLE,
     Traffic,
     outcome_of,
-    utc_now,
 )
 from housekeeping_pipelines.watched_documents.sources.references import origin
 from housekeeping_pipelines.watched_documents.sources.repositories import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.resources.fetching import FetchError, retry_after
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError)
 
 TIMEOUT_SECONDS = 60
-
-
-def utc_now() -> datetime:
-    """The clock of whoever is given no other."""
-    return datetime.now(UTC)
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.resources.fetching import FetchError, retry_after
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, State, Unchanged
 from housekeeping_pipelines.watched_documents.sources.extraction import NotReadable, extract
@@ -25,7 +26,7 @@ class LinkSource:
     Its state is `etag` and `last_modified` as the server wrote them, and `url` where the page is elsewhere by now.
     """
 
-    def __init__(self, fetcher: Fetcher, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, fetcher: Fetcher, *, now: Callable[[], datetime] = utc_now) -> None:
         self._fetcher = fetcher
         self._now = now
 

@@ -17,17 +17,13 @@ from housekeeping_pipelines.resources.fetching.connecting import GuardedBackend
 from housekeeping_pipelines.resources.fetching.deadlines import CurrentDeadline, Deadline
 from housekeeping_pipelines.resources.fetching.errors import FetchFailed, FetchRefused
 from housekeeping_pipelines.resources.fetching.hosts import HostLimits
-from housekeeping_pipelines.resources.fetching.policy import FetchPolicy, Response
+from housekeeping_pipelines.resources.fetching.policy import HARMLESS_HEADERS, FetchPolicy, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import requests
 
-# What another host may see of the caller's headers; the rest may hold a secret.
-HARMLESS_HEADERS = frozenset(
-    {"accept", "accept-encoding", "accept-language", "if-modified-since", "if-none-match", "user-agent"}
-)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:.]+")

@@ -10,6 +10,7 @@ from housekeeping_pipelines import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 USER_AGENT = f"housekeeping-pipelines/{__version__} (fetches watched documents again to see whether they changed)"
 
 
@@ -53,3 +54,9 @@ class Response:
     headers: Mapping[str, str]
     body: bytes
     transferred: int
+
+
+# What another host may see of the caller's headers; the rest may hold a secret.
+HARMLESS_HEADERS = frozenset(
+    {"accept", "accept-encoding", "accept-language", "if-modified-since", "if-none-match", "user-agent"}
+)

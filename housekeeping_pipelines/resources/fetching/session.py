@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from housekeeping_pipelines.resources.fetching.errors import FetchFailed, FetchRefused
-from housekeeping_pipelines.resources.fetching.fetcher import HARMLESS_HEADERS
+from housekeeping_pipelines.resources.fetching.policy import HARMLESS_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

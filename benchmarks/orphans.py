@@ -121,10 +121,10 @@ def find_by_python(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
 
 
 def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
-    from housekeeping_pipelines.deletion.catalog import Catalog
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.orphans.finding import find_orphans
     from housekeeping_pipelines.orphans.references import ReferenceSource, join_to_root
+    from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.resources.database import make_engine
     from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 
@@ -295,7 +295,7 @@ def main() -> None:
     if arguments.contender:
         contend(arguments.contender, arguments.folder, arguments.address)
         return
-    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+    from housekeeping_pipelines.postgres.embedded import embedded_server
 
     home = Path(tempfile.mkdtemp(prefix="housekeeping-benchmark-"))
     # Registered before the server's own, and so done after it has stopped.

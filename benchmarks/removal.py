@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+    from housekeeping_pipelines.postgres.embedded import embedded_server
 
     home = Path(tempfile.mkdtemp(prefix="housekeeping-benchmark-"))
     home.chmod(0o755)

@@ -339,7 +339,7 @@ def main() -> None:
     if arguments.contender:
         contend(arguments.contender, arguments.address)
         return
-    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+    from housekeeping_pipelines.postgres.embedded import embedded_server
 
     home = Path(tempfile.mkdtemp(prefix="housekeeping-benchmark-"))
     # Registered before the server's own, and so done after it has stopped.

@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chunks-a-document", type=int, default=200)
     arguments = parser.parse_args()
+    from housekeeping_pipelines.postgres.embedded import embedded_server
     from housekeeping_pipelines.resources.database import make_engine
-    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
     from housekeeping_pipelines.resources.vector_store import Chunk, Space
     from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
 

@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.postgres.embedded import embedded_server
 from housekeeping_pipelines.resources.database import make_engine
-from housekeeping_pipelines.resources.embedded_postgres import embedded_server
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 from housekeeping_pipelines_tests.watched_documents.support import WEEK, World
@@ -47,7 +47,7 @@ from housekeeping_pipelines_tests.watched_documents.support import WEEK, World
 if TYPE_CHECKING:
     from multiprocessing.managers import DictProxy
 
-    from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer
+    from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
 CONCURRENCY = 16
 PARAGRAPHS = 8

@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.postgres.embedded import EmbeddedServer, embedded_server
 from housekeeping_pipelines.resources.database import make_engine
-from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
 from housekeeping_pipelines_tests.command_server import install, running
 from housekeeping_pipelines_tests.support import Installation
 

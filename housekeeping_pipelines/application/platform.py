@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.application import tables
-from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -9,8 +9,8 @@ import typer
 
 from housekeeping_pipelines.cli import output
 from housekeeping_pipelines.cli.commands import dagster_processes, demo, files, holds, platform, tasks, trash, watch
-from housekeeping_pipelines.deletion.database_errors import describe
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.postgres.errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,20 +15,20 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import count_files_of_rows, queue_files_of_rows
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.locks import lock_for_transaction
-from housekeeping_pipelines.deletion.matching import Key, matches, text_of
 from housekeeping_pipelines.deletion.schema import pauses, trash_batches, trash_references
 from housekeeping_pipelines.deletion.trash import Mirror, copy_to_mirror, move_to_mirror
+from housekeeping_pipelines.postgres.keys import Key, matches, text_of
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.catalog import ForeignKey, Table
     from housekeeping_pipelines.deletion.holds import OwnerPaths
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
     from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
 # Below PostgreSQL's deadlock_timeout (1 s), so that we step back before the detector ends somebody else's transaction.
 LOCK_TIMEOUT_MS = 500

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from housekeeping_pipelines.deletion.catalog import PgType
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.schema import file_outbox, kept_files, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
+from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, Removal, StorageRefused
 
 if TYPE_CHECKING:

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import PgType
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from housekeeping_pipelines.deletion.catalog import Table
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
+    from housekeeping_pipelines.postgres.catalog import Table
 
 
 def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:

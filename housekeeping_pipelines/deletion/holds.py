@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.locks import lock_for_transaction
-from housekeeping_pipelines.deletion.matching import Key, matches
 from housekeeping_pipelines.deletion.schema import holds
 from housekeeping_pipelines.errors import ConfigurationError, Refused
+from housekeeping_pipelines.postgres.keys import Key, matches
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+    from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 HOLDS_LOCK = "holds"
 

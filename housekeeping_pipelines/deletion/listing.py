@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import PgType
+from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.deletion.matching import Key
     from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.postgres.keys import Key
 
 # 8 MB of a table, some 80,000 rows of a hundred bytes: tenths of a second.
 SLICE_BLOCKS = 1000

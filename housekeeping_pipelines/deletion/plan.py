@@ -17,7 +17,7 @@ from housekeeping_pipelines.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+    from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from housekeeping_pipelines.deletion.catalog import ForeignKey, Table
+    from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
 
 @dataclass(frozen=True)

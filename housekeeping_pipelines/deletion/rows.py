@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion import database_errors, guards
+from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.listing import CandidateList
-from housekeeping_pipelines.deletion.matching import Key, item_name
 from housekeeping_pipelines.deletion.report import (
     MAX_FAILED,
     MAX_SAMPLE,
@@ -27,6 +26,8 @@ from housekeeping_pipelines.deletion.report import (
 )
 from housekeeping_pipelines.deletion.trash import Mirror, ensure_mirror
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.keys import Key, item_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import OwnerPaths
-from housekeeping_pipelines.deletion.locks import shared_lock, task_lock
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.progress import LogObserver, Observer
 from housekeeping_pipelines.deletion.report import Report, ended_by
 from housekeeping_pipelines.deletion.rows import RowDeletion
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.postgres.locks import shared_lock, task_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 
-from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA
+from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA
 
 metadata = sa.MetaData(schema=OUR_SCHEMA)
 

@@ -15,10 +15,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.compiler import compiles
 
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA, Catalog, PgType, Table
-from housekeeping_pipelines.deletion.locks import shared_lock
-from housekeeping_pipelines.deletion.matching import item_name, matches
 from housekeeping_pipelines.deletion.schema import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import (
     BATCH_COLUMN,
@@ -29,6 +25,10 @@ from housekeeping_pipelines.deletion.trash import (
     undo_lock,
 )
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA, Catalog, PgType, Table
+from housekeeping_pipelines.postgres.keys import item_name, matches
+from housekeeping_pipelines.postgres.locks import shared_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,6 @@ from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.guards import check_privileges
 from housekeeping_pipelines.deletion.outbox import stuck
 from housekeeping_pipelines.deletion.pause import paused_reason
@@ -24,7 +22,9 @@ from housekeeping_pipelines.deletion.report import MAX_FAILED
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
-from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.database import make_engine, opened
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.retention import policies

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_trash import count_files, purge_files, restore_files
-from housekeeping_pipelines.deletion.locks import shared_lock
 from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge, undo_lock
 from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
 from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.postgres.locks import shared_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

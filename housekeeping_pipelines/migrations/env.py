@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from housekeeping_pipelines.deletion.catalog import OUR_SCHEMA
 from housekeeping_pipelines.deletion.schema import metadata
+from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA
 
 context.configure(
     connection=context.config.attributes["connection"],

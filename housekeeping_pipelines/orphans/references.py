@@ -21,8 +21,8 @@ from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.orphans import slugs
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.deletion.catalog import Table
     from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.postgres.catalog import Table
 
 Value: TypeAlias = sa.ColumnElement[str]
 

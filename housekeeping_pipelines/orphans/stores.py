@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.files import Store
 from housekeeping_pipelines.deletion.schema import kept_files
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.orphans import references
 from housekeeping_pipelines.orphans.references import ReferenceSource
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Stores:
         Raises:
             ConfigurationError: SUPABASE_KEY is not set.
         """
-        from housekeeping_pipelines.resources.addresses import platform_url
+        from housekeeping_pipelines.postgres.addresses import platform_url
         from housekeeping_pipelines.resources.database import make_engine
         from housekeeping_pipelines.resources.object_storage.circuit import Circuit
         from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket

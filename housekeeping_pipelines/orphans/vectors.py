@@ -16,14 +16,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.deletion.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
 from housekeeping_pipelines.orphans.references import ReferenceSource
+from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.postgres.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.resources.object_storage import StoredObject
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from housekeeping_pipelines import logs
-from housekeeping_pipelines.resources.addresses import dagster_url
+from housekeeping_pipelines.postgres.addresses import dagster_url
 from housekeeping_pipelines.settings import load_settings
 
 if TYPE_CHECKING:

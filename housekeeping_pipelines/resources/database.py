@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
-from housekeeping_pipelines.deletion import database_errors
 from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.postgres import errors as database_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ class Database:
             Unavailable: it does not answer.
         """
         # The drivers are first needed here: importing the definitions is to stay quick.
-        from housekeeping_pipelines.resources.addresses import platform_url
+        from housekeeping_pipelines.postgres.addresses import platform_url
 
         engine = make_engine(platform_url(self.settings))
         with opened(engine):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import PgType
 from housekeeping_pipelines.deletion.policy import RowPolicy, Sparing
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.application.config import RetentionRule
     from housekeeping_pipelines.application.platform import MappedTable, Platform
-    from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
+    from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 AgeColumn = Literal["last_activity", "created_at"]
 

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.diffs import unified_diff
 from housekeeping_pipelines.watched_documents.examining import Examiner, Finding
 from housekeeping_pipelines.watched_documents.queue import Change, Queue

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.queue import Change, Queue, as_dict
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference
 
@@ -41,7 +41,7 @@ def look(settings: Settings) -> int:
     """
     # The drivers are first needed here: importing the definitions is to stay quick.
     from housekeeping_pipelines.application.config import load_config
-    from housekeeping_pipelines.resources.addresses import platform_url
+    from housekeeping_pipelines.postgres.addresses import platform_url
     from housekeeping_pipelines.resources.database import make_engine, opened
 
     config = load_config(settings.housekeeping_config)

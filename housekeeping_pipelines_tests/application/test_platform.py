@@ -10,8 +10,8 @@ import pytest
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.deletion.support import sql
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from housekeeping_pipelines_tests.support import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer
+    from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
 
 def test_a_day_of_housekeeping_and_its_undo(engine: sa.Engine, installation: Installation) -> None:
@@ -113,7 +113,7 @@ def test_holds_and_the_kill_switch(engine: sa.Engine, installation: Installation
 
 
 def test_a_second_run_of_a_task_is_skipped_with_a_reason(engine: sa.Engine, installation: Installation) -> None:
-    from housekeeping_pipelines.deletion.locks import task_lock
+    from housekeeping_pipelines.postgres.locks import task_lock
 
     make_platform(engine)
     with engine.connect() as connection, task_lock(connection, "delete_old_conversations") as taken:

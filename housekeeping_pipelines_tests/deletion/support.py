@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.policy import RowPolicy
 from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.deletion.undo import UndoResult, undo_run
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey, Table
 from housekeeping_pipelines.deletion.holds import add_hold, list_holds, remove_hold
 from housekeeping_pipelines.deletion.pause import pause, paused_reason, resume
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,

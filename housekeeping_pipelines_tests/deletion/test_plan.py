@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from housekeeping_pipelines.deletion.catalog import Catalog, ForeignKey
+from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,
     YOUNG,

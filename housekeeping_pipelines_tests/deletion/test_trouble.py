@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.locks import is_task_locked
+from housekeeping_pipelines.postgres.locks import is_task_locked
 from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from housekeeping_pipelines.deletion.report import Report
-    from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer
+    from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
 
 def parents_and_children(engine: sa.Engine, count: int = 20, on_delete: str = "CASCADE") -> None:

@@ -8,8 +8,6 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import Catalog
-from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.deletion.trash import (
     MIRRORS_LOCK,
     count_expired,
@@ -23,6 +21,8 @@ from housekeeping_pipelines.deletion.trash import (
 )
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,

@@ -21,7 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer
+    from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

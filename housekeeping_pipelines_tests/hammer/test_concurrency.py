@@ -23,8 +23,8 @@ from housekeeping_pipelines.retention import policies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from housekeeping_pipelines.deletion.catalog import Catalog
     from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.postgres.catalog import Catalog
 
 CONVERSATIONS = 3_000
 

@@ -6,10 +6,10 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.orphans.finding import find_orphans
 from housekeeping_pipelines.orphans.references import ReferenceSource, join_to_root
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 from housekeeping_pipelines_tests.conftest import NOW
 

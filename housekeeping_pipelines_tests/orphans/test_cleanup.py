@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
 from housekeeping_pipelines.deletion.pause import pause
 from housekeeping_pipelines.orphans.definitions import MEDIA_EXTENSIONS
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
 from housekeeping_pipelines_tests.storage_server import Fault, StorageServer

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import add_hold
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.pause import pause
@@ -22,6 +21,7 @@ from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.errors import Unavailable
 from housekeeping_pipelines.orphans.definitions import CleanupOrphanVectors
 from housekeeping_pipelines.orphans.vectors import clean_vectors
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.vector_store import Chunk
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings

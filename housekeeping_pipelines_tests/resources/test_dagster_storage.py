@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
-from housekeeping_pipelines.resources.addresses import dagster_url, platform_url
+from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
 from housekeeping_pipelines.resources.dagster_home import dagster_home, write_env_file
 from housekeeping_pipelines.settings import load_settings
-from housekeeping_pipelines_tests.resources.holder import ROOT, Holder, reachable_folder
+from housekeeping_pipelines_tests.postgres.holder import ROOT, Holder, reachable_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.catalog import Catalog
 from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.sessions.usage import MEGABYTE, quota_warning, storage_statistics
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import column, contents, rows, scalar, sql

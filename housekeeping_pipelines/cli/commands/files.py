@@ -181,8 +181,8 @@ def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, 
 def _statistics(settings: Settings, hours: int) -> StorageStatistics:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.deletion.catalog import Catalog
     from housekeeping_pipelines.orphans.stores import BUCKET, Stores
+    from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.sessions.usage import MEGABYTE, storage_statistics
 
     with session.platform_connection(settings) as connection:

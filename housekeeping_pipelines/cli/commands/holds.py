@@ -16,8 +16,8 @@ from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.deletion.catalog import Table
     from housekeeping_pipelines.deletion.holds import Hold
+    from housekeeping_pipelines.postgres.catalog import Table
     from housekeeping_pipelines.settings import Settings
 
 SUBJECTS = (
@@ -125,7 +125,7 @@ def parse_until(text: str, now: datetime) -> datetime:
 def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tuple[Any, Table, tuple[str, ...]]:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.deletion.catalog import Catalog
+    from housekeeping_pipelines.postgres.catalog import Catalog
 
     accepted = f"accepted: {SUBJECTS}"
     platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
@@ -185,8 +185,8 @@ def _tell(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) 
 
 
 def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bool:
-    from housekeeping_pipelines.deletion.database_errors import describe
-    from housekeeping_pipelines.deletion.matching import matches
+    from housekeeping_pipelines.postgres.errors import describe
+    from housekeeping_pipelines.postgres.keys import matches
 
     try:
         found = connection.scalar(

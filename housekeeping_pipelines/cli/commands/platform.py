@@ -36,7 +36,7 @@ def migrate(json_: Json = False) -> None:
     """Make or upgrade the schema `housekeeping` in the platform's database."""
     settings = session.start()
     from housekeeping_pipelines.migrations import HEAD, ensure_schema
-    from housekeeping_pipelines.resources.addresses import platform_url
+    from housekeeping_pipelines.postgres.addresses import platform_url
     from housekeeping_pipelines.resources.database import make_engine, opened
 
     engine = make_engine(platform_url(settings))

@@ -19,10 +19,10 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from housekeeping_pipelines.deletion import database_errors
-from housekeeping_pipelines.deletion.locks import lock_for_transaction
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
 from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_space, check_vector, storable
 

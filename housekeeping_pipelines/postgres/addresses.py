@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
-from housekeeping_pipelines.resources.embedded_postgres import create_database, embedded_server
+from housekeeping_pipelines.postgres.embedded import create_database, embedded_server
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.catalog import PgType
+from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from housekeeping_pipelines.deletion.catalog import Table
+    from housekeeping_pipelines.postgres.catalog import Table
 
 Key: TypeAlias = tuple[str, ...]
 

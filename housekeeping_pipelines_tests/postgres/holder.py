@@ -125,7 +125,7 @@ class Holder:
 def main() -> None:
     """Run as a program; its argument is the JSON that `Holder` gives."""
     from housekeeping_pipelines.errors import HousekeepingError
-    from housekeeping_pipelines.resources.embedded_postgres import embedded_server
+    from housekeeping_pipelines.postgres.embedded import embedded_server
 
     given = json.loads(sys.argv[1])
     if root_folder := given["arguments"].pop("root_folder", None):

@@ -21,8 +21,8 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
-from housekeeping_pipelines.resources.embedded_postgres import EmbeddedServer, embedded_server
-from housekeeping_pipelines_tests.resources.holder import OPTIONS, ROOT, Holder, reachable_folder, until
+from housekeeping_pipelines.postgres.embedded import EmbeddedServer, embedded_server
+from housekeeping_pipelines_tests.postgres.holder import OPTIONS, ROOT, Holder, reachable_folder, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

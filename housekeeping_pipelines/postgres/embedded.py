@@ -5,7 +5,7 @@ that uses the server holds `postgres.users` shared for its life, starting and st
 `postgres.lock`, and the server itself inherits `postgres.running`; no pid that was written down is believed.
 
 The server listens on no network. Its socket is in a folder of mode 0700, so trust authentication trusts one
-account and root; when root starts it, that account is `nobody` (see `postgres_binaries`).
+account and root; when root starts it, that account is `nobody` (see `binaries`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
-from housekeeping_pipelines.resources.postgres_binaries import (
+from housekeeping_pipelines.postgres.binaries import (
     ROOT_FOLDER,
     SET_ADDRESSES,
     Account,

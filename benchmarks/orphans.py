@@ -125,7 +125,7 @@ def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
     from housekeeping_pipelines.orphans.finding import find_orphans
     from housekeeping_pipelines.orphans.references import ReferenceSource, join_to_root
     from housekeeping_pipelines.postgres.catalog import Catalog
-    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 
     def work() -> int:

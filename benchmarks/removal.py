@@ -175,7 +175,7 @@ def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.orphans.stores import BUCKET as STORE
     from housekeeping_pipelines.orphans.stores import Stores
-    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.settings import load_settings
 
     environ = {

@@ -132,7 +132,7 @@ def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: boo
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.run import Housekeeper
-    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.retention import policies
 
     config = load_config(ROOT / "housekeeping_pipelines_tests/django/housekeeping.yaml")
@@ -288,7 +288,7 @@ def _value(address: dict[str, Any], query: str) -> int:
 def prepare_data(server: dict[str, Any], old: int, young: int) -> None:
     """The database `website`, which the copies are made from, with the schema `housekeeping` in it."""
     from housekeeping_pipelines.migrations import ensure_schema
-    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.postgres.engine import make_engine
 
     _execute(server, "CREATE DATABASE website")
     website = server | {"dbname": "website"}

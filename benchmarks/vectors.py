@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--chunks-a-document", type=int, default=200)
     arguments = parser.parse_args()
     from housekeeping_pipelines.postgres.embedded import embedded_server
-    from housekeeping_pipelines.resources.database import make_engine
+    from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.resources.vector_store import Chunk, Space
     from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
 

@@ -39,7 +39,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.embedded import embedded_server
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 from housekeeping_pipelines_tests.watched_documents.support import WEEK, World

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.embedded import EmbeddedServer, embedded_server
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines_tests.command_server import install, running
 from housekeeping_pipelines_tests.support import Installation
 

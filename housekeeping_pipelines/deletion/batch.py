@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import count_files_of_rows, queue_files_of_rows
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.schema import pauses, trash_batches, trash_references
+from housekeeping_pipelines.deletion.tables import pauses, trash_batches, trash_references
 from housekeeping_pipelines.deletion.trash import Mirror, copy_to_mirror, move_to_mirror
 from housekeeping_pipelines.postgres.keys import Key, matches, text_of
 from housekeeping_pipelines.postgres.locks import lock_for_transaction

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import BATCH_FILES, FILES_LOCK
-from housekeeping_pipelines.deletion.schema import file_outbox, trashed_files
+from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.postgres.locks import alone_lock, try_lock

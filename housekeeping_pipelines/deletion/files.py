@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.schema import file_outbox, kept_files, trashed_files
+from housekeeping_pipelines.deletion.tables import file_outbox, kept_files, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.postgres.catalog import PgType
 from housekeeping_pipelines.postgres.locks import shared_lock

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.schema import holds
+from housekeeping_pipelines.deletion.tables import holds
 from housekeeping_pipelines.errors import ConfigurationError, Refused
 from housekeeping_pipelines.postgres.keys import Key, matches
 from housekeeping_pipelines.postgres.locks import lock_for_transaction

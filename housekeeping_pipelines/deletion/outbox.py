@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS, FileRemoval, take
 from housekeeping_pipelines.deletion.report import MAX_FAILED
-from housekeeping_pipelines.deletion.schema import file_outbox
+from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
 
 if TYPE_CHECKING:

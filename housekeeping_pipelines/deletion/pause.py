@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from housekeeping_pipelines.deletion.schema import pauses
+from housekeeping_pipelines.deletion.tables import pauses
 
 if TYPE_CHECKING:
     from datetime import datetime

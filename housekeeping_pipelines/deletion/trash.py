@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-from housekeeping_pipelines.deletion.schema import trash_batches, trash_references, trash_tables
-from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA, PgType
+from housekeeping_pipelines.deletion.tables import trash_batches, trash_references, trash_tables
+from housekeeping_pipelines.postgres.catalog import PgType
 from housekeeping_pipelines.postgres.locks import lock_for_transaction, try_lock
+from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.compiler import compiles
 
-from housekeeping_pipelines.deletion.schema import file_outbox, trash_batches, trash_references, trashed_files
+from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import (
     BATCH_COLUMN,
     Mirror,
@@ -26,9 +26,10 @@ from housekeeping_pipelines.deletion.trash import (
 )
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres import errors as database_errors
-from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA, Catalog, PgType, Table
+from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
 from housekeeping_pipelines.postgres.keys import item_name, matches
 from housekeeping_pipelines.postgres.locks import shared_lock
+from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Platfo
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
 from housekeeping_pipelines.postgres.catalog import Catalog
-from housekeeping_pipelines.resources.database import make_engine, opened
+from housekeeping_pipelines.postgres.engine import make_engine, opened
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.retention import policies
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions

@@ -76,7 +76,7 @@ def look(settings: Settings) -> int:
     # The drivers are first needed here: importing the definitions is to stay quick.
     from housekeeping_pipelines.migrations import HEAD, current_revision
     from housekeeping_pipelines.postgres.addresses import platform_url
-    from housekeeping_pipelines.resources.database import make_engine, opened
+    from housekeeping_pipelines.postgres.engine import make_engine, opened
 
     engine = make_engine(platform_url(settings))
     try:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA
 from housekeeping_pipelines.postgres.errors import sqlstate
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
+from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
     from alembic.config import Config

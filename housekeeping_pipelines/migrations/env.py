@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from housekeeping_pipelines.deletion.schema import metadata
-from housekeeping_pipelines.postgres.catalog import OUR_SCHEMA
+from housekeeping_pipelines.postgres.schema import OUR_SCHEMA, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

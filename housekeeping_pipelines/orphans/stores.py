@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.files import Store
-from housekeeping_pipelines.deletion.schema import kept_files
+from housekeeping_pipelines.deletion.tables import kept_files
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.orphans import references
 from housekeeping_pipelines.orphans.references import ReferenceSource
@@ -187,7 +187,7 @@ class Stores:
             ConfigurationError: SUPABASE_KEY is not set.
         """
         from housekeeping_pipelines.postgres.addresses import platform_url
-        from housekeeping_pipelines.resources.database import make_engine
+        from housekeeping_pipelines.postgres.engine import make_engine
         from housekeeping_pipelines.resources.object_storage.circuit import Circuit
         from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
+from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OUR_SCHEMA = "housekeeping"
 
 OnDelete = Literal["no action", "restrict", "cascade", "set null", "set default"]
 _ON_DELETE: dict[str, OnDelete] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS
-from housekeeping_pipelines.deletion.schema import file_outbox
+from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 

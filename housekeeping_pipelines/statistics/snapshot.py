@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.report import Report
-from housekeeping_pipelines.deletion.schema import statistics_snapshots
+from housekeeping_pipelines.statistics.tables import statistics_snapshots
 
 if TYPE_CHECKING:
     from datetime import datetime

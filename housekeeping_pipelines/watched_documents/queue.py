@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
-from housekeeping_pipelines.deletion import schema
+from housekeeping_pipelines.watched_documents.tables import watched_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = timedelta(hours=1), timedelta(day
 # Entries that are read at once: each has its copies, but no text.
 _READ_AT_ONCE = 200
 
-own = schema.watched_documents
+own = watched_documents
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def look(settings: Settings) -> int:
     # The drivers are first needed here: importing the definitions is to stay quick.
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.postgres.addresses import platform_url
-    from housekeeping_pipelines.resources.database import make_engine, opened
+    from housekeeping_pipelines.postgres.engine import make_engine, opened
 
     config = load_config(settings.housekeeping_config)
     engine = make_engine(platform_url(settings))

@@ -23,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.vector_store import Chunk, Generation, Space
 from housekeeping_pipelines.resources.vector_store.lance import LanceStore
 from housekeeping_pipelines.resources.vector_store.opening import open_vector_store

@@ -24,7 +24,7 @@ from housekeeping_pipelines.deletion.files import (
 )
 from housekeeping_pipelines.deletion.holds import add_name_hold
 from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
-from housekeeping_pipelines.deletion.schema import file_outbox
+from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.deletion.undo import UndoResult
 from housekeeping_pipelines.errors import Unavailable
 from housekeeping_pipelines.resources.object_storage import StorageRefused, StoredObject

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import is_task_locked
-from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,
     YOUNG,

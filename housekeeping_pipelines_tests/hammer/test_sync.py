@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines_tests.deletion.support import column
 from housekeeping_pipelines_tests.hammer.test_kill import settled
 from housekeeping_pipelines_tests.support import until

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.deletion.run import Housekeeper
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Unchanged

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
-from housekeeping_pipelines.resources.database import make_engine
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
 from housekeeping_pipelines.watched_documents.watching import Watching
 from housekeeping_pipelines_tests.deletion.support import column, sql

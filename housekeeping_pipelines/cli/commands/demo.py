@@ -83,8 +83,9 @@ def _forget_the_last(database: Database, settings: Settings, now: datetime) -> N
     """What an earlier demo left in the trash, held, or knew belongs to a platform that is no more."""
     from housekeeping_pipelines.application.sample import reset_sample
     from housekeeping_pipelines.application.sample_files import sample_stores
-    from housekeeping_pipelines.deletion.schema import file_outbox, holds, kept_files, trashed_files, watched_documents
+    from housekeeping_pipelines.deletion.tables import file_outbox, holds, kept_files, trashed_files
     from housekeeping_pipelines.deletion.trash import purge
+    from housekeeping_pipelines.watched_documents.tables import watched_documents
 
     stores = sample_stores(settings)
     reset_sample(database.engine)

@@ -37,7 +37,7 @@ def migrate(json_: Json = False) -> None:
     settings = session.start()
     from housekeeping_pipelines.migrations import HEAD, ensure_schema
     from housekeeping_pipelines.postgres.addresses import platform_url
-    from housekeeping_pipelines.resources.database import make_engine, opened
+    from housekeeping_pipelines.postgres.engine import make_engine, opened
 
     engine = make_engine(platform_url(settings))
     with opened(engine):

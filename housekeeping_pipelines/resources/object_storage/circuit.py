@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.deletion.schema import metadata
 from housekeeping_pipelines.errors import Unavailable
+from housekeeping_pipelines.postgres.schema import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

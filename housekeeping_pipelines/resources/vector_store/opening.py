@@ -34,7 +34,7 @@ def open_vector_store(
         ConfigurationError: the address is of none of these forms, or the store's package is not installed.
     """
     if url is None or url.startswith(("postgresql:", "postgres:")):
-        from housekeeping_pipelines.resources.database import make_engine
+        from housekeeping_pipelines.postgres.engine import make_engine
         from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
 
         try:

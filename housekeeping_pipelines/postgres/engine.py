@@ -1,0 +1,69 @@
+"""An engine for the platform's database: psycopg 3, one session a task, with settings that nothing can bend."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.postgres import errors as database_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+# Keys and deleted values travel as text: these settings decide how it looks. Times without a zone are read as UTC.
+# With row_security off, a policy that would hide rows is an error: a hidden reference would make an orphan.
+_SESSION = (
+    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';"
+    " SET extra_float_digits = 1; SET xmloption = 'content'; SET row_security = off;"
+    # A batch's rows pass from their table to the trash through a work table, which 4 MB spill to the disk.
+    " SET work_mem = '32MB';"
+    " SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off"
+)
+
+
+def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: int = 0) -> sa.Engine:
+    """An engine for the platform's database; it connects when it is first used.
+
+    Each connection is a session of its own (no pool), since a task's advisory lock lives and ends with it.
+
+    Args:
+        pooled: connections that are kept for many short transactions instead; no lock may be held on them.
+    """
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        **({"pool_size": pooled, "max_overflow": 0} if pooled else {"poolclass": sa.pool.NullPool}),
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": application_name,
+            # Prepared statements do not survive a pooler that shares its servers.
+            "prepare_threshold": None,
+        },
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _fix_settings(connection: Any, _record: object) -> None:
+        autocommit, connection.autocommit = connection.autocommit, True
+        connection.execute(_SESSION)
+        connection.autocommit = autocommit
+
+    return engine
+
+
+@contextmanager
+def opened(engine: sa.Engine) -> Iterator[sa.Engine]:
+    """The engine for the block; what the driver raises in it becomes an error of ours.
+
+    Raises:
+        ConfigurationError: the database does not accept us.
+        Unavailable: it does not answer.
+    """
+    try:
+        yield engine
+    except sa.exc.DBAPIError as error:
+        raise database_errors.explain(error, engine.url) from None

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report, StoppedReason
-    from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.deletion.report import Report, Run, StoppedReason
 
 logger = logging.getLogger(__name__)
 

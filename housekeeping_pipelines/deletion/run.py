@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,7 +15,7 @@ from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion.holds import OwnerPaths
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.progress import LogObserver, Observer
-from housekeeping_pipelines.deletion.report import Report, ended_by
+from housekeeping_pipelines.deletion.report import Report, Run, ended_by
 from housekeeping_pipelines.deletion.rows import RowDeletion
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK
 from housekeeping_pipelines.errors import HousekeepingError
@@ -28,33 +28,8 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.deletion.report import Status
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One task of one run, as it is started: what makes a report its own."""
-
-    task: str
-    run_id: str
-    dry_run: bool
-    started_at: datetime
-    started: float
-    monotonic: Callable[[], float]
-
-    def report(self, status: Status, *, kind: type[Report] = Report, **fields: Any) -> Report:
-        """The report of a run that ends now."""
-        return kind(
-            task=self.task,
-            run_id=self.run_id,
-            dry_run=self.dry_run,
-            started_at=self.started_at,
-            duration_seconds=self.monotonic() - self.started,
-            status=status,
-            **fields,
-        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.deletion.report import Report
-    from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.deletion.report import Report, Run
     from housekeeping_pipelines.settings import Settings
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.deletion.report import Run
 
 
 _STILL_DUE = (

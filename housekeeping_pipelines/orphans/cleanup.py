@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.files import Outcome, Store
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.report import StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper, Run
+    from housekeeping_pipelines.deletion.report import Run, StoppedReason
+    from housekeeping_pipelines.deletion.run import Housekeeper
     from housekeeping_pipelines.errors import Unavailable
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.orphans.stores import PlatformUses, Stores

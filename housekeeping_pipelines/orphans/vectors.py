@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.application.platform import MappedTable
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.report import StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper, Run
+    from housekeeping_pipelines.deletion.report import Run, StoppedReason
+    from housekeeping_pipelines.deletion.run import Housekeeper
     from housekeeping_pipelines.orphans.finding import Orphans
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors

@@ -14,7 +14,7 @@ from housekeeping_pipelines.retention.policies import ORPHAN_FLOOR
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.run import Run
+    from housekeeping_pipelines.deletion.report import Run
     from housekeeping_pipelines.postgres.catalog import ForeignKey
 
 

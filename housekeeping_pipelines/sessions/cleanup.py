@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.files import Store
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.outbox import Drained
-    from housekeeping_pipelines.deletion.run import Housekeeper, Run
+    from housekeeping_pipelines.deletion.report import Run
+    from housekeeping_pipelines.deletion.run import Housekeeper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report, StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper, Run
+    from housekeeping_pipelines.deletion.report import Report, Run, StoppedReason
+    from housekeeping_pipelines.deletion.run import Housekeeper
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors
     from housekeeping_pipelines.watched_documents.queue import Entry, Known, RunStatus, State

@@ -168,7 +168,7 @@ def by_resource(server: Server, names: list[str]) -> Callable[[], None]:
 def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     from housekeeping_pipelines.application import tables
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.migrations import ensure_schema
     from housekeeping_pipelines.orphans.cleanup import clean_store
     from housekeeping_pipelines.orphans.definitions import CleanupOrphanObjects

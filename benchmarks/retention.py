@@ -131,7 +131,7 @@ def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: boo
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.retention import policies
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.deletion.run import Housekeeper
+from housekeeping_pipelines.execution.runner import Housekeeper
 from housekeeping_pipelines.maintenance import outbox, trash
 from housekeeping_pipelines.orphans.cleanup import clean_store
 from housekeeping_pipelines.orphans.search import Search
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.report import Report
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

@@ -25,7 +25,7 @@ import typer
 from housekeeping_pipelines.application.config import HousekeepingConfig, RetentionRule, TableMapping
 from housekeeping_pipelines.application.tables import OPTIONAL_COLUMNS
 from housekeeping_pipelines.cli.app import app
-from housekeeping_pipelines.deletion.report import SKIP_REASONS, Report
+from housekeeping_pipelines.execution.report import SKIP_REASONS, Report
 from housekeeping_pipelines.orphans.cleanup import OrphanReport
 from housekeeping_pipelines.orphans.vectors import VectorReport
 from housekeeping_pipelines.sessions.cleanup import SessionReport

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from housekeeping_pipelines import logs
-from housekeeping_pipelines.common.wording import SYNC_COUNTS, counted, in_units, missing
-from housekeeping_pipelines.deletion.progress import LogObserver
-from housekeeping_pipelines.deletion.report import SKIP_REASONS
+from housekeeping_pipelines.execution.progress import LogObserver
+from housekeeping_pipelines.execution.report import SKIP_REASONS
+from housekeeping_pipelines.execution.wording import SYNC_COUNTS, counted, in_units, missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -56,7 +56,7 @@ def platform_connection(settings: Settings) -> Iterator[sa.Connection]:
     Raises:
         HousekeepingError: it cannot be opened.
     """
-    from housekeeping_pipelines.resources.database import Database
+    from housekeeping_pipelines.execution.database import Database
 
     database = Database(settings)
     with database.engine.begin() as connection:

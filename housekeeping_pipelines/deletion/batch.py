@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.holds import OwnerPaths
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
-    from housekeeping_pipelines.deletion.report import Run
+    from housekeeping_pipelines.execution.report import Run
     from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
 # Below PostgreSQL's deadlock_timeout (1 s), so that we step back before the detector ends somebody else's transaction.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS, FileRemoval, take
-from housekeeping_pipelines.deletion.report import MAX_FAILED
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.report import MAX_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

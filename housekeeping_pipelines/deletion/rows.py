@@ -16,7 +16,9 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.listing import CandidateList
-from housekeeping_pipelines.deletion.report import (
+from housekeeping_pipelines.deletion.trash import Mirror, ensure_mirror
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.report import (
     MAX_FAILED,
     MAX_SAMPLE,
     SKIP_REASONS,
@@ -24,8 +26,6 @@ from housekeeping_pipelines.deletion.report import (
     FailedItem,
     ended_by,
 )
-from housekeeping_pipelines.deletion.trash import Mirror, ensure_mirror
-from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.keys import Key, item_name
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report, Run, StoppedReason
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.report import Report, Run, StoppedReason
 
 logger = logging.getLogger(__name__)
 

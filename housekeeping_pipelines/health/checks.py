@@ -18,8 +18,8 @@ from housekeeping_pipelines.deletion.guards import check_privileges
 from housekeeping_pipelines.deletion.outbox import stuck
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.deletion.report import MAX_FAILED
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
+from housekeeping_pipelines.execution.report import MAX_FAILED
 from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
 from housekeeping_pipelines.postgres import errors as database_errors

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
-from housekeeping_pipelines.deletion.report import SKIP_REASONS, FailedItem
+from housekeeping_pipelines.execution.report import SKIP_REASONS, FailedItem
 
 # A sensor's look: enough to know that there is work.
 LOOK_AT, LOOK_SECONDS = 10_000, 5
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.deletion.report import Report, Run
+    from housekeeping_pipelines.execution.report import Report, Run
     from housekeeping_pipelines.settings import Settings
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_trash import count_files, purge_files, restore_files
-from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge, undo_lock
 from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
 from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.postgres.locks import shared_lock
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.deletion.report import Run
+    from housekeeping_pipelines.execution.report import Run
 
 
 _STILL_DUE = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.files import FileRemoval, queue
 from housekeeping_pipelines.deletion.holds import ActiveHolds
-from housekeeping_pipelines.deletion.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem, Report
 from housekeeping_pipelines.orphans.finding import Orphans, find_orphans
 from housekeeping_pipelines.orphans.listing import NamesInChunks
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.files import Outcome, Store
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.report import Run, StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper
     from housekeeping_pipelines.errors import Unavailable
+    from housekeeping_pipelines.execution.report import Run, StoppedReason
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.orphans.stores import PlatformUses, Stores
     from housekeeping_pipelines.resources.object_storage import StoredObject

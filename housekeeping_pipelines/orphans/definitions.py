@@ -10,12 +10,12 @@ from housekeeping_pipelines.common.config import DeletionConfig, FileDeletionCon
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.deletion.progress import Observer
-from housekeeping_pipelines.deletion.report import Report
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.database import Database
+from housekeeping_pipelines.execution.progress import Observer
+from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
-from housekeeping_pipelines.resources.database import Database
 from housekeeping_pipelines.resources.vectors import Vectors
 
 # What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).

@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
 from housekeeping_pipelines.orphans.references import ReferenceSource
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.application.platform import MappedTable
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.report import Run, StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.report import Run, StoppedReason
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.orphans.finding import Orphans
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors

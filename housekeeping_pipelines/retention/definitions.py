@@ -14,8 +14,8 @@ from housekeeping_pipelines.common.config import DeletionConfig, TaskConfig
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
 from housekeeping_pipelines.deletion.policy import RowPolicy
-from housekeeping_pipelines.deletion.progress import Observer
-from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.execution.database import Database
+from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.retention import policies, verify
 
 Days = Annotated[int | None, Field(ge=1, le=36500)]

@@ -8,13 +8,13 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.retention.policies import ORPHAN_FLOOR
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.report import Run
+    from housekeeping_pipelines.execution.report import Run
     from housekeeping_pipelines.postgres.catalog import ForeignKey
 
 

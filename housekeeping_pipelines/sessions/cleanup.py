@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.outbox import drain
-from housekeeping_pipelines.deletion.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
+from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.orphans.stores import BUCKET
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 from housekeeping_pipelines.sessions.usage import quota_warning
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.files import Store
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.outbox import Drained
-    from housekeeping_pipelines.deletion.report import Run
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.report import Run
+    from housekeeping_pipelines.execution.runner import Housekeeper
 
 
 @dataclass(frozen=True, kw_only=True)

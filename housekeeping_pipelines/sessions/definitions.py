@@ -8,10 +8,10 @@ from pydantic import Field
 from housekeeping_pipelines.common.config import DeletionConfig
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
-from housekeeping_pipelines.deletion.progress import Observer
-from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.execution.database import Database
+from housekeeping_pipelines.execution.progress import Observer
+from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.orphans.stores import Stores
-from housekeeping_pipelines.resources.database import Database
 
 
 class CleanupFiles(DeletionConfig):

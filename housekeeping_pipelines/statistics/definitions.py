@@ -7,9 +7,9 @@ from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.common.config import TaskConfig
 from housekeeping_pipelines.common.jobs import Task
 from housekeeping_pipelines.common.reporting import do_task
-from housekeeping_pipelines.deletion.report import Report, Run
+from housekeeping_pipelines.execution.database import Database
+from housekeeping_pipelines.execution.report import Report, Run
 from housekeeping_pipelines.postgres.catalog import Catalog
-from housekeeping_pipelines.resources.database import Database
 from housekeeping_pipelines.statistics.snapshot import StatisticsReport, keep_snapshot, take_snapshot
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.statistics.tables import statistics_snapshots
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from housekeeping_pipelines.common.config import TaskConfig
 from housekeeping_pipelines.common.jobs import Task, sensor
 from housekeeping_pipelines.common.reporting import do_task
 from housekeeping_pipelines.common.runs import run_in_flight
-from housekeeping_pipelines.deletion.progress import Observer
-from housekeeping_pipelines.deletion.report import Report
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.resources.database import Database
+from housekeeping_pipelines.execution.database import Database
+from housekeeping_pipelines.execution.progress import Observer
+from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.watched_documents.sources.opening import Sources

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from housekeeping_pipelines.deletion.report import Report
+from housekeeping_pipelines.execution.report import Report
 
 
 @dataclass(frozen=True, slots=True)

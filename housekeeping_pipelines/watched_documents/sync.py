@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.diffs import unified_diff
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.report import Report, Run, StoppedReason
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.report import Report, Run, StoppedReason
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors
     from housekeeping_pipelines.watched_documents.queue import Entry, Known, RunStatus, State

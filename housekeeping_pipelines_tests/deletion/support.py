@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.policy import RowPolicy
-from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.deletion.undo import UndoResult, undo_run
+from housekeeping_pipelines.execution.runner import Housekeeper
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.execution.report import Report
 
 OLD = (NOW - timedelta(days=100)).isoformat()
 YOUNG = (NOW - timedelta(hours=1)).isoformat()

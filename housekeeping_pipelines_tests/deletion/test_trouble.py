@@ -33,7 +33,7 @@ from housekeeping_pipelines_tests.deletion.support import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
 

@@ -29,9 +29,9 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.deletion.run import Housekeeper
+from housekeeping_pipelines.execution.runner import Housekeeper
 from housekeeping_pipelines.maintenance import trash
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.execution.database import make_engine
 from housekeeping_pipelines.retention import policies
 
 what, url = sys.argv[1:]

@@ -26,7 +26,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 import sqlalchemy as sa
-from housekeeping_pipelines.resources.database import make_engine
+from housekeeping_pipelines.execution.database import make_engine
 from housekeeping_pipelines_tests.stores import World
 from datetime import UTC, datetime
 

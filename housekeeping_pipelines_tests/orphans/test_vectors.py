@@ -17,8 +17,8 @@ from housekeeping_pipelines.deletion.holds import add_hold
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.pause import pause
 from housekeeping_pipelines.deletion.policy import RowPolicy
-from housekeeping_pipelines.deletion.run import Housekeeper
 from housekeeping_pipelines.errors import Unavailable
+from housekeeping_pipelines.execution.runner import Housekeeper
 from housekeeping_pipelines.orphans.definitions import CleanupOrphanVectors
 from housekeeping_pipelines.orphans.vectors import clean_vectors
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from housekeeping_pipelines.deletion.progress import Observer
+    from housekeeping_pipelines.execution.progress import Observer
     from housekeeping_pipelines.resources.embedder import Embedder
     from housekeeping_pipelines.resources.vector_store import VectorStore
 

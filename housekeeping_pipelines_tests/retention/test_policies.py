@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.execution.report import Report
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
-from housekeeping_pipelines.deletion.run import Housekeeper
+from housekeeping_pipelines.execution.runner import Housekeeper
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from housekeeping_pipelines.deletion.report import Report
+    from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.resources.embedder import Embedder
     from housekeeping_pipelines.resources.vector_store import Space, Vector, VectorStore
     from housekeeping_pipelines.watched_documents.queue import Entry

@@ -68,8 +68,8 @@ def run_scheduler(
 def _prepare() -> Settings:
     """Everything that the processes need is made and proven here, where an error is one clear line."""
     settings = session.start()
+    from housekeeping_pipelines.execution.database import Database
     from housekeeping_pipelines.postgres.addresses import dagster_url
-    from housekeeping_pipelines.resources.database import Database
 
     session.use_dagster(settings)
     Database(settings).engine.dispose()

@@ -16,7 +16,7 @@ from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.resources.database import Database
+    from housekeeping_pipelines.execution.database import Database
     from housekeeping_pipelines.settings import Settings
 
 # What a demo does not touch when it is somebody's own.
@@ -45,7 +45,7 @@ def demo(
     from housekeeping_pipelines.application.sample_files import create_sample_files
     from housekeeping_pipelines.application.tables import metadata
     from housekeeping_pipelines.definitions import CHAINS
-    from housekeeping_pipelines.resources.database import Database
+    from housekeeping_pipelines.execution.database import Database
 
     started = time.monotonic()
     database = Database(settings)

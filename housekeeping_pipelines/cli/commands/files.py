@@ -197,7 +197,7 @@ def _statistics(settings: Settings, hours: int) -> StorageStatistics:
 
 
 def _show_statistics(found: StorageStatistics) -> None:
-    from housekeeping_pipelines.common.wording import in_units
+    from housekeeping_pipelines.execution.wording import in_units
 
     output.say(f"[bold]{output.escape(found.storage)}[/]")
     types = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in list(found.file_types.items())[:8])

@@ -13,8 +13,8 @@ from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.output import STORES
 from housekeeping_pipelines.cli.session import DryRun, Json
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.wording import counted
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.settings import Settings

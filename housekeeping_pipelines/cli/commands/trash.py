@@ -10,7 +10,7 @@ import typer
 from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.common.wording import in_units
+from housekeeping_pipelines.execution.wording import in_units
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.trash import TrashedRun

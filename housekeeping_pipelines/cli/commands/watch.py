@@ -12,8 +12,8 @@ from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import Queue, finish
 from housekeeping_pipelines.cli.session import Json
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.common.wording import counted
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

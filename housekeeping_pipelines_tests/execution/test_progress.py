@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from housekeeping_pipelines.deletion.progress import SECONDS_BETWEEN_LINES, LogObserver
+from housekeeping_pipelines.execution.progress import SECONDS_BETWEEN_LINES, LogObserver
 
 if TYPE_CHECKING:
     import pytest

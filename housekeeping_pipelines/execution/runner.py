@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion.holds import OwnerPaths
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.deletion.progress import LogObserver, Observer
-from housekeeping_pipelines.deletion.report import Report, Run, ended_by
 from housekeeping_pipelines.deletion.rows import RowDeletion
 from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.progress import LogObserver, Observer
+from housekeeping_pipelines.execution.report import Report, Run, ended_by
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import shared_lock, task_lock

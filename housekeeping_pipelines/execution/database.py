@@ -13,8 +13,8 @@ from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.engine import make_engine, opened
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.deletion.progress import Observer
-    from housekeeping_pipelines.deletion.run import Housekeeper
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.runner import Housekeeper
     from housekeeping_pipelines.settings import Settings
 
 
@@ -56,7 +56,7 @@ class Database:
             HousekeepingError: it cannot be opened.
         """
         # With it comes the whole engine, which importing the definitions is not to wait for.
-        from housekeeping_pipelines.deletion.run import Housekeeper
+        from housekeeping_pipelines.execution.runner import Housekeeper
 
         given: dict[str, Any] = {} if observer is None else {"observer": observer}
         return Housekeeper(

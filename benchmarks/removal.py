@@ -168,7 +168,7 @@ def by_resource(server: Server, names: list[str]) -> Callable[[], None]:
 def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     from housekeeping_pipelines.application import tables
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.migrations import ensure_schema
     from housekeeping_pipelines.orphans.cleanup import clean_store
     from housekeeping_pipelines.orphans.definitions import CleanupOrphanObjects
@@ -196,13 +196,11 @@ def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
 
     def work() -> None:
         # What was written a moment ago is old enough here.
-        keeper = Housekeeper(engine, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
-        report = keeper.perform(
+        runner = TaskRunner(engine, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
+        report = runner.run(
             "cleanup_orphan_objects",
             "benchmark",
-            lambda run, connection: clean_store(
-                run, connection, keeper=keeper, stores=stores, search=search, limits=limits
-            ),
+            lambda run: clean_store(run, stores=stores, search=search, limits=limits),
         )
         if report.deleted != {STORE: len(names)}:
             raise SystemExit(f"{report.status}: {report.message}; {report.deleted} of {len(names)}")

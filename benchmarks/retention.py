@@ -60,6 +60,9 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.postgres.catalog import Catalog
+
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = "housekeeping_pipelines_tests.django.website.settings"
 CUTOFF_DAYS = 30
@@ -131,20 +134,21 @@ def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: boo
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.deletion.rows import delete_rows
+    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.retention import policies
 
     config = load_config(ROOT / "housekeeping_pipelines_tests/django/housekeeping.yaml")
 
+    def conversations(catalog: Catalog, now: datetime) -> RowPolicy:
+        platform = Platform(catalog, config)
+        return policies.conversations(platform, now, older_than_days=CUTOFF_DAYS, age_column="last_activity")
+
     def work() -> int:
-        report = Housekeeper(engine=make_engine(url(address)), trashed=trashed).delete(
-            "delete_old_conversations",
-            "benchmark",
-            lambda catalog, now: policies.conversations(
-                Platform(catalog, config), now, older_than_days=CUTOFF_DAYS, age_column="last_activity"
-            ),
-            Limits(),
+        runner = TaskRunner(engine=make_engine(url(address)), trashed=trashed)
+        report = runner.run(
+            "delete_old_conversations", "benchmark", lambda run: delete_rows(run, conversations, Limits())
         )
         if report.status != "succeeded":
             raise SystemExit(f"{report.status}: {report.message}")

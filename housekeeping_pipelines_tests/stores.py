@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.maintenance import outbox, trash
 from housekeeping_pipelines.orphans.cleanup import clean_store
 from housekeeping_pipelines.orphans.search import Search
@@ -52,8 +52,8 @@ class World:
         return Stores(load_settings(self.home, given))
 
     @property
-    def keeper(self) -> Housekeeper:
-        return Housekeeper(self.engine, clock=lambda: self.now, observer=self.observer)
+    def runner(self) -> TaskRunner:
+        return TaskRunner(self.engine, clock=lambda: self.now, observer=self.observer)
 
     def put(self, store: str, name: str, *, age: timedelta = 30 * DAY, content: str = "content") -> Path:
         """A file of this age."""
@@ -82,14 +82,12 @@ class World:
         stores: Stores | None = None,
         **limits: Any,
     ) -> Any:
-        keeper, stores = self.keeper, stores or self.stores
+        stores = stores or self.stores
         search = Search(store, older_than, pattern=pattern, base_path=base_path)
-        return keeper.perform(
+        return self.runner.run(
             "orphans",
             run_id,
-            lambda run, connection: clean_store(
-                run, connection, keeper=keeper, stores=stores, search=search, limits=Limits(**limits)
-            ),
+            lambda run: clean_store(run, stores=stores, search=search, limits=Limits(**limits)),
             dry_run=dry_run,
         )
 
@@ -102,14 +100,12 @@ class World:
         batch_size: int = 5000,
         **expiry: Any,
     ) -> Any:
-        keeper, stores = self.keeper, self.stores
-        return keeper.perform(
+        stores = self.stores
+        return self.runner.run(
             "cleanup_files",
             run_id,
-            lambda run, connection: cleanup_files(
+            lambda run: cleanup_files(
                 run,
-                connection,
-                keeper=keeper,
                 config=stores.config,
                 store_of=stores.__getitem__,
                 expiry=Expiry(**expiry),
@@ -121,19 +117,11 @@ class World:
 
     def undo(self, run_id: str = "run-1") -> Any:
         stores = self.stores
-        return self.keeper.perform(
-            "undo", "undo", lambda run, connection: trash.undo(run, connection, run_id, stores.__getitem__)
-        )
+        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, stores.__getitem__))
 
     def drain(self) -> Report:
-        stores, keeper = self.stores, self.keeper
-        return keeper.perform(
-            "drain_file_outbox",
-            "drain",
-            lambda run, connection: outbox.drain_outbox(
-                run, connection, stores.__getitem__, keeper.clock, paused_by_setting=False
-            ),
-        )
+        stores = self.stores
+        return self.runner.run("drain_file_outbox", "drain", lambda run: outbox.drain_outbox(run, stores.__getitem__))
 
     def session(self, key: str, *documents: str, idle: timedelta = 2 * HOUR, status: str = "completed") -> None:
         """A session with a document for each path, which may be given as `column=path`."""

@@ -19,6 +19,10 @@ from housekeeping_pipelines.execution.wording import SYNC_COUNTS, in_units, miss
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from housekeeping_pipelines.execution.database import Database
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.run import Run
+
 REPORT = "report"
 ASSET_PREFIX = "housekeeping"
 
@@ -27,8 +31,15 @@ def asset_key(task: str) -> dg.AssetKey:
     return dg.AssetKey([ASSET_PREFIX, task])
 
 
-def do_task(context: dg.OpExecutionContext, work: Callable[[str, str], Report]) -> None:
-    """Do an op's work, given its name and the run's id, and publish the report.
+def run_task(
+    context: dg.OpExecutionContext,
+    database: Database,
+    body: Callable[[Run], Report],
+    *,
+    dry_run: bool = False,
+    observer: Observer | None = None,
+) -> None:
+    """Do an op's work under the task's lock, and publish the report.
 
     Raises:
         dagster.Failure: the report is not of success; the description is its one line.
@@ -37,7 +48,7 @@ def do_task(context: dg.OpExecutionContext, work: Callable[[str, str], Report]) 
     end_dead_runs(context.instance)
     tag_run(context.instance, context.run)
     try:
-        report = work(task, context.run_id)
+        report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run)
     except HousekeepingError as error:
         report = _blank(task, context.run_id, ended_by(error))
     publish(context, report)

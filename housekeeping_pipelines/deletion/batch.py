@@ -21,13 +21,12 @@ from housekeeping_pipelines.postgres.keys import Key, matches, text_of
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
     from housekeeping_pipelines.deletion.holds import OwnerPaths
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
-    from housekeeping_pipelines.execution.report import Run
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
 # Below PostgreSQL's deadlock_timeout (1 s), so that we step back before the detector ends somebody else's transaction.
@@ -73,11 +72,9 @@ class Batch:
     """
 
     run: Run
-    connection: sa.Connection
     policy: RowPolicy
     plan: Plan
     owners: OwnerPaths
-    clock: Callable[[], datetime]
     mirrors: dict[int, Mirror]
     seen: dict[int, set[Key]]
     closely: bool = True
@@ -104,7 +101,7 @@ class Batch:
             UsedSince: some root is to stay; only where it was not to look closely.
             Paused: everything was paused meanwhile.
         """
-        connection = self.connection
+        connection = self.run.connection
         if self.dry_run:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             seen = self.seen.get(self.plan.root.oid, set())
@@ -119,7 +116,7 @@ class Batch:
         _set_locally(connection, lock_timeout=f"{LOCK_TIMEOUT_MS}ms")
         if connection.scalar(sa.select(sa.literal(True)).select_from(pauses)):
             raise Paused
-        holds = ActiveHolds.read(connection, self.clock())
+        holds = ActiveHolds.read(connection, self.run.clock())
         root = self.plan.root
         locked = self._lock_roots(keys)
         self.roots = self._still_candidates(locked, holds)
@@ -148,14 +145,14 @@ class Batch:
             statement = statement.with_for_update(skip_locked=True)
             # Mostly it is all of them, which a number tells sooner than their names do.
             count = sa.select(sa.func.count()).select_from(statement.subquery())
-            if self.connection.scalar(count) == len(keys):
+            if self.run.connection.scalar(count) == len(keys):
                 return keys
-        found = {tuple(row) for row in self.connection.execute(statement).all()}
+        found = {tuple(row) for row in self.run.connection.execute(statement).all()}
         missing = [key for key in keys if key not in found]
         if missing and not self.dry_run:
             # What is not there any more was deleted by someone else; the rest is in somebody's hands.
             there = sa.select(sa.func.count()).select_from(root.selectable).where(matches(root, root.key, missing))
-            self.skipped["locked"] = self.connection.scalar(there) or 0
+            self.skipped["locked"] = self.run.connection.scalar(there) or 0
         return [key for key in keys if key in found]
 
     def _still_candidates(self, keys: Sequence[Key], holds: ActiveHolds) -> list[Root]:
@@ -165,7 +162,7 @@ class Batch:
         root = self.plan.root
         moment = self.policy.age_from
         age = sa.case(
-            (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.clock() - moment), sa.Float)),
+            (sa.func.isfinite(moment), sa.cast(sa.extract("epoch", self.run.clock() - moment), sa.Float)),
             else_=None,
         )
         condition = self.policy.condition if self.closely else self.policy.own_condition
@@ -174,7 +171,7 @@ class Batch:
         if held is not None:
             statement = statement.where(held.is_not(True))
         end, start = 1 + len(root.key), -len(self._referred(root))
-        found = {row[1:end]: row for row in self.connection.execute(statement).all()}
+        found = {row[1:end]: row for row in self.run.connection.execute(statement).all()}
         return [Root(key, row[0], row[start:]) for key in keys if (row := found.get(key)) is not None]
 
     def _referred(self, table: Table) -> list[str]:
@@ -194,7 +191,7 @@ class Batch:
         if not self.dry_run:
             statement = statement.with_for_update()
         end, start = len(table.key), -len(self._referred(table))
-        return {row[:end]: row[start:] for row in self.connection.execute(statement).all()}
+        return {row[:end]: row[start:] for row in self.run.connection.execute(statement).all()}
 
     def _reach(self, table: Table) -> None:
         """Lock and name the rows of a table that hang on what is already named."""
@@ -255,7 +252,7 @@ class Batch:
             if held is None or which is None:
                 continue
             statement = sa.select(sa.literal(True)).select_from(table.selectable).where(which, held).limit(1)
-            if self.connection.scalar(statement):
+            if self.run.connection.scalar(statement):
                 raise Trouble("held", f"a row of {table.label} that would go with it is held")
 
     def _in_batch(self, table: Table) -> sa.ColumnElement[bool] | None:
@@ -271,13 +268,13 @@ class Batch:
         which = self._in_batch(table)
         if which is None:
             return 0
-        return self.connection.scalar(sa.select(sa.func.count()).select_from(table.selectable).where(which)) or 0
+        return self.run.connection.scalar(sa.select(sa.func.count()).select_from(table.selectable).where(which)) or 0
 
     def _move(self) -> None:
         """Move or delete the batch's rows from the bottom up, and write down what was done."""
-        connection, contents = self.connection, []
+        connection, contents = self.run.connection, []
         self.files = queue_files_of_rows(
-            connection, self._files(), run_id=self.run.run_id, task=self.run.task, now=self.clock()
+            connection, self._files(), run_id=self.run.run_id, task=self.run.task, now=self.run.clock()
         )
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
@@ -302,7 +299,11 @@ class Batch:
         if self.trashed:
             connection.execute(
                 sa.insert(trash_batches).values(
-                    id=number, run_id=self.run.run_id, task=self.run.task, deleted_at=self.clock(), contents=contents
+                    id=number,
+                    run_id=self.run.run_id,
+                    task=self.run.task,
+                    deleted_at=self.run.clock(),
+                    contents=contents,
                 ).inline()
             )  # fmt: skip
 
@@ -312,7 +313,7 @@ class Batch:
         if not self.trashed or number is None:
             delete = sa.delete(table.selectable).where(which)
             if sparing is None:
-                return self.connection.execute(delete).rowcount
+                return self.run.connection.execute(delete).rowcount
             gone = delete.returning(table.selectable.c[sparing.column].label("c")).cte("gone")
             spares = sa.func.count().filter(sparing.spares(gone.c.c))
             statement = sa.select(sa.func.count(), spares).select_from(gone)
@@ -324,7 +325,7 @@ class Batch:
                 which,
                 lambda columns: sa.false() if sparing is None else sparing.spares(columns[sparing.column]),
             )
-        count, sparing_count = self.connection.execute(statement).one()
+        count, sparing_count = self.run.connection.execute(statement).one()
         self._sparing += sparing_count
         return int(count)
 
@@ -370,7 +371,7 @@ class Batch:
             width = len(child.key)
             found += [
                 (key, tuple(row[:width]), tuple(row[width:]))
-                for row in self.connection.execute(statement.with_for_update())
+                for row in self.run.connection.execute(statement.with_for_update())
             ]
         return found
 
@@ -383,7 +384,7 @@ class Batch:
             statement = sa.select(*text_of(child, child.key), *text_of(child, key.cleared)).where(
                 matches(child, child.key, entries)
             )
-            became = {tuple(row[:width]): list(row[width:]) for row in self.connection.execute(statement)}
+            became = {tuple(row[:width]): list(row[width:]) for row in self.run.connection.execute(statement)}
             written = [
                 {
                     "batch_id": number,
@@ -399,7 +400,7 @@ class Batch:
                 if own in became
             ]
             if written:
-                self.connection.execute(sa.insert(trash_references), written)
+                self.run.connection.execute(sa.insert(trash_references), written)
 
 
 def _set_locally(connection: sa.Connection, **settings: str) -> None:

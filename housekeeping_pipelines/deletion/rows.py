@@ -7,6 +7,7 @@ in halves, down to the one root that has it, which is counted and left.
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,10 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
-from housekeeping_pipelines.deletion.holds import ActiveHolds
+from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
 from housekeeping_pipelines.deletion.listing import CandidateList
-from housekeeping_pipelines.deletion.trash import Mirror, ensure_mirror
+from housekeeping_pipelines.deletion.plan import make_plan
+from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import (
     MAX_FAILED,
@@ -27,18 +29,19 @@ from housekeeping_pipelines.execution.report import (
     ended_by,
 )
 from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.keys import Key, item_name
+from housekeeping_pipelines.postgres.locks import shared_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.holds import OwnerPaths
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.report import Report, Run, StoppedReason
+    from housekeeping_pipelines.execution.report import Report, StoppedReason
+    from housekeeping_pipelines.execution.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -87,24 +90,36 @@ class _Tally:
         return sum(self.rows.values())
 
 
+def delete_rows(run: Run, make_policy: Callable[[Catalog, datetime], RowPolicy], limits: Limits) -> Report:
+    """Delete what a policy selects.
+
+    Raises:
+        HousekeepingError: the policy or its plan does not fit the database; nothing went.
+    """
+    connection = run.connection
+    if run.dry_run:
+        connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        connection.commit()
+    catalog = Catalog(connection)
+    policy = make_policy(catalog, run.clock())
+    plan = make_plan(catalog, policy.table, policy.undeclared, policy.follows)
+    owners = OwnerPaths(catalog, policy.users, [*catalog.foreign_keys, *policy.undeclared])
+    connection.commit()
+    with ExitStack() as stack:
+        if run.trashed and not run.dry_run:
+            stack.enter_context(shared_lock(connection, MIRRORS_LOCK))
+        return RowDeletion(run, policy, plan, limits, owners).execute()
+
+
 @dataclass
 class RowDeletion:
-    """One run of one policy over a connection that holds the task's lock.
-
-    `trashed` False deletes for good. `clock` tells the time of day, `monotonic` seconds that only grow.
-    """
+    """One run of one policy."""
 
     run: Run
-    connection: sa.Connection
     policy: RowPolicy
     plan: Plan
     limits: Limits
     owners: OwnerPaths
-    observer: Observer
-    trashed: bool
-    paused_by_setting: bool
-    clock: Callable[[], datetime]
-    monotonic: Callable[[], float]
 
     def execute(self) -> Report:
         """Delete until the candidates, a budget or the administrator's patience are at an end.
@@ -131,18 +146,18 @@ class RowDeletion:
         except HousekeepingError as error:
             ended = ended_by(error)
         except sa.exc.DBAPIError as error:
-            ended = ended_by(database_errors.explain(error, self.connection.engine.url))
+            ended = ended_by(database_errors.explain(error, self.run.connection.engine.url))
         try:
-            self.connection.rollback()
-            self.connection.exec_driver_sql("CLOSE ALL")
+            self.run.connection.rollback()
+            self.run.connection.exec_driver_sql("CLOSE ALL")
             if self._tally.rows and not self.run.dry_run:
                 # The batches did not wait for the disk; this commit does, and what came before is there with it.
-                self.connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
-            self.connection.commit()
+                self.run.connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
+            self.run.connection.commit()
         except sa.exc.DBAPIError as error:
             # What was counted may not be on the disk: that is not a success.
             if ended["status"] == "succeeded":
-                ended = ended_by(database_errors.explain(error, self.connection.engine.url))
+                ended = ended_by(database_errors.explain(error, self.run.connection.engine.url))
         tally = self._tally
         if ended["status"] == "succeeded" and tally.failed_count:
             ended = {"status": "partial"}
@@ -153,7 +168,7 @@ class RowDeletion:
             scanned=tally.scanned,
             candidates=tally.candidates,
             deleted={} if self.run.dry_run else dict(tally.rows),
-            for_good={} if self.run.dry_run or self.trashed else dict(tally.rows),
+            for_good={} if self.run.dry_run or self.run.trashed else dict(tally.rows),
             # The files follow their rows; they are counted when storage has confirmed it.
             would_delete=tally.rows | tally.files if self.run.dry_run else {},
             skipped=tally.skipped,
@@ -165,11 +180,11 @@ class RowDeletion:
 
     def _prepare(self) -> None:
         """The guards, and the list of candidates."""
-        connection, policy, table = self.connection, self.policy, self.policy.table
-        guards.check_not_paused(connection, by_setting=self.paused_by_setting)
+        connection, policy, table = self.run.connection, self.policy, self.policy.table
+        guards.check_not_paused(connection, by_setting=self.run.paused_by_setting)
         if not self.run.dry_run:
-            guards.check_privileges(connection, self.plan, trashed=self.trashed)
-        held = ActiveHolds.read(connection, self.clock()).cover(table, self.owners)
+            guards.check_privileges(connection, self.plan, trashed=self.run.trashed)
+        held = ActiveHolds.read(connection, self.run.clock()).cover(table, self.owners)
         connection.commit()
         found = self._list = CandidateList(connection, policy)
         found.make(held)
@@ -179,10 +194,10 @@ class RowDeletion:
         if found.scanned:
             guards.check_references(connection, policy.references, self.limits)
         guards.check_fraction(table, found.candidates, found.scanned, self.limits)
-        if self.trashed and not self.run.dry_run and found.candidates:
+        if self.run.trashed and not self.run.dry_run and found.candidates:
             self._mirrors = {member.oid: ensure_mirror(connection, member) for member in self.plan.tables}
         connection.commit()
-        self.observer.planned(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
+        self.run.observer.planned(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
         found.open()
 
     def _candidates(self) -> Iterator[list[Key]]:
@@ -194,7 +209,7 @@ class RowDeletion:
         while pending:
             batch = pending.pop()
             self._check_budget()
-            started = self.monotonic()
+            started = self.run.monotonic()
             try:
                 done = self._attempt(batch)
             except Trouble as trouble:
@@ -205,10 +220,10 @@ class RowDeletion:
                     self._leave(batch[0], trouble)
                 continue
             self._record(done, len(batch))
-            self._pace(self.monotonic() - started)
+            self._pace(self.run.monotonic() - started)
 
     def _check_budget(self) -> None:
-        if self.limits.max_seconds is not None and self.monotonic() - self.run.started >= self.limits.max_seconds:
+        if self.run.is_out_of_time(self.limits.max_seconds):
             raise _Stop("max_seconds")
         if self.limits.max_rows is not None and self._tally.total >= self.limits.max_rows:
             raise _Stop("max_rows")
@@ -253,12 +268,12 @@ class RowDeletion:
                 wait_max=1.0,
                 wait_jitter=0.2,
             ):
-                with attempt, self.connection.begin():
+                with attempt, self.run.connection.begin():
                     batch = self._new_batch(closely=closely)
                     batch.execute(keys)
                     self._check_rows_left(batch)
                     # Again: whatever is emptied meanwhile would make an orphan of each row that refers to it.
-                    guards.check_references(self.connection, self.policy.references, self.limits)
+                    guards.check_references(self.run.connection, self.policy.references, self.limits)
                     return batch
         except sa.exc.DBAPIError as error:
             if not database_errors.is_about_a_row(error):
@@ -270,11 +285,9 @@ class RowDeletion:
     def _new_batch(self, *, closely: bool) -> Batch:
         return Batch(
             run=self.run,
-            connection=self.connection,
             policy=self.policy,
             plan=self.plan,
             owners=self.owners,
-            clock=self.clock,
             mirrors=self._mirrors,
             seen=self._seen,
             closely=closely,
@@ -330,7 +343,7 @@ class RowDeletion:
             if not told and len(tally.sample) >= MAX_SAMPLE:
                 break
             name = item_name(root, found.key)
-            self.observer.took(name)
+            self.run.observer.took(name)
             if len(tally.sample) < MAX_SAMPLE:
                 tally.sample.append(Candidate(name, None, found.age_seconds, self.policy.reason))
-        self.observer.advanced(self.run.task, tally.dealt_with, tally.candidates, tally.total)
+        self.run.observer.advanced(self.run.task, tally.dealt_with, tally.candidates, tally.total)

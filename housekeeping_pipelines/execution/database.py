@@ -14,7 +14,7 @@ from housekeeping_pipelines.postgres.engine import make_engine, opened
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.settings import Settings
 
 
@@ -49,17 +49,17 @@ class Database:
             ensure_schema(engine)
         return engine
 
-    def housekeeper(self, observer: Observer | None = None) -> Housekeeper:
+    def runner(self, observer: Observer | None = None) -> TaskRunner:
         """What runs the tasks on it.
 
         Raises:
             HousekeepingError: it cannot be opened.
         """
-        # With it comes the whole engine, which importing the definitions is not to wait for.
-        from housekeeping_pipelines.execution.runner import Housekeeper
+        # With it comes the database's driver, which importing the definitions is not to wait for.
+        from housekeeping_pipelines.execution.runner import TaskRunner
 
         given: dict[str, Any] = {} if observer is None else {"observer": observer}
-        return Housekeeper(
+        return TaskRunner(
             engine=self.engine,
             trashed=self.settings.trash_retention_days > 0,
             every_run_is_dry=self.settings.dry_run,

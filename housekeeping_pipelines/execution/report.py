@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from housekeeping_pipelines.errors import HousekeepingError, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
 
@@ -101,27 +100,3 @@ def ended_by(error: HousekeepingError) -> dict[str, Any]:
     """The fields of a report that an error ended."""
     status: Status = "refused" if isinstance(error, Refused) else "failed"
     return {"status": status, "message": error.one_line, "error_type": type(error).__name__}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One task of one run, as it is started: what makes a report its own."""
-
-    task: str
-    run_id: str
-    dry_run: bool
-    started_at: datetime
-    started: float
-    monotonic: Callable[[], float]
-
-    def report(self, status: Status, *, kind: type[Report] = Report, **fields: Any) -> Report:
-        """The report of a run that ends now."""
-        return kind(
-            task=self.task,
-            run_id=self.run_id,
-            dry_run=self.dry_run,
-            started_at=self.started_at,
-            duration_seconds=self.monotonic() - self.started,
-            status=status,
-            **fields,
-        )

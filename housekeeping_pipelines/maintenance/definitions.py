@@ -10,11 +10,10 @@ from pydantic import Field
 
 from housekeeping_pipelines.common.config import TaskConfig
 from housekeeping_pipelines.common.jobs import Task, sensor
-from housekeeping_pipelines.common.reporting import do_task, read_reports
+from housekeeping_pipelines.common.reporting import read_reports, run_task
 from housekeeping_pipelines.common.runs import run_in_flight
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import Database
-from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.settings import load_settings
 
@@ -45,7 +44,7 @@ def undo(
             report.get("for_good", {}) for report in read_reports(context.instance, undone).values()
         ],
     )
-    do_task(context, lambda task, run_id: database.housekeeper().perform(task, run_id, body))
+    run_task(context, database, body)
 
 
 @dg.op
@@ -58,15 +57,13 @@ def purge_trash(
     """Remove for good what was deleted longer than TRASH_RETENTION_DAYS ago."""
     from housekeeping_pipelines.maintenance import trash
 
-    settings = database.settings
     body = partial(
         trash.purge_trash,
         store_of=stores.__getitem__,
-        retention_days=settings.trash_retention_days,
+        retention_days=database.settings.trash_retention_days,
         run_id=config.run_id,
-        paused_by_setting=settings.housekeeping_paused,
     )
-    do_task(context, lambda task, run_id: database.housekeeper().perform(task, run_id, body, dry_run=config.dry_run))
+    run_task(context, database, body, dry_run=config.dry_run)
 
 
 @dg.op
@@ -77,20 +74,10 @@ def drain_file_outbox(
     stores: dg.ResourceParam[Stores],
 ) -> None:
     """Remove the files whose rows are gone, as soon as storage lets them go."""
-
     from housekeeping_pipelines.maintenance import outbox
 
-    def work(task: str, run_id: str) -> Report:
-        keeper = database.housekeeper()
-        body = partial(
-            outbox.drain_outbox,
-            store_of=stores.__getitem__,
-            clock=keeper.clock,
-            paused_by_setting=keeper.paused_by_setting,
-        )
-        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
-
-    do_task(context, work)
+    body = partial(outbox.drain_outbox, store_of=stores.__getitem__)
+    run_task(context, database, body, dry_run=config.dry_run)
 
 
 def drain_file_outbox_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg.SensorDefinition:

@@ -14,26 +14,21 @@ LOOK_AT, LOOK_SECONDS = 10_000, 5
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
-
-    import sqlalchemy as sa
 
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.execution.report import Report, Run
+    from housekeeping_pipelines.execution.report import Report
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.settings import Settings
 
 
 def drain_outbox(
     run: Run,
-    connection: sa.Connection,
     store_of: Callable[[str], Store],
-    clock: Callable[[], datetime],
-    *,
-    paused_by_setting: bool,
 ) -> Report:
     """Remove what waits in the outbox; a store that does not answer is a warning, one that refuses a failure."""
-    guards.check_not_paused(connection, by_setting=paused_by_setting)
-    due = count_due(connection, clock())
+    connection = run.connection
+    guards.check_not_paused(connection, by_setting=run.paused_by_setting)
+    due = count_due(connection, run.clock())
     connection.commit()
     if run.dry_run:
         return run.report("succeeded", scanned=due, candidates=due, would_delete={"files": due} if due else {})
@@ -45,7 +40,7 @@ def drain_outbox(
         connection.commit()
         return not paused
 
-    drained = drain(connection, store_of, clock, may_go_on=may_go_on)
+    drained = drain(connection, store_of, run.clock, may_go_on=may_go_on)
     left = stuck(connection)
     connection.commit()
     return run.report(

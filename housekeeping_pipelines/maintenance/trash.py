@@ -17,10 +17,8 @@ from housekeeping_pipelines.postgres.locks import shared_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    import sqlalchemy as sa
-
     from housekeeping_pipelines.deletion.files import Store
-    from housekeeping_pipelines.execution.report import Run
+    from housekeeping_pipelines.execution.run import Run
 
 
 _STILL_DUE = (
@@ -40,7 +38,6 @@ class UndoReport(Report):
 
 def undo(
     run: Run,
-    connection: sa.Connection,
     run_id: str,
     store_of: Callable[[str], Store],
     for_good: Callable[[str], Iterable[Mapping[str, int]]] = lambda _: (),
@@ -56,6 +53,7 @@ def undo(
     """
     if run.dry_run:
         raise Refused("nothing is brought back while DRY_RUN is true", hint="set DRY_RUN=false")
+    connection = run.connection
     found = find_run(connection, run_id)
     connection.rollback()
     with shared_lock(connection, MIRRORS_LOCK):
@@ -81,16 +79,15 @@ def undo(
 
 def purge_trash(
     run: Run,
-    connection: sa.Connection,
     *,
     store_of: Callable[[str], Store],
     retention_days: int,
     run_id: str | None,
-    paused_by_setting: bool,
 ) -> Report:
     """Remove for good what was deleted longer ago than `retention_days`, or the whole of one run."""
     before = run.started_at - timedelta(days=retention_days)
-    guards.check_not_paused(connection, by_setting=paused_by_setting)
+    connection = run.connection
+    guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     found = find_run(connection, run_id) if run_id else None
     due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()

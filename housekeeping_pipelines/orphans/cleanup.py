@@ -16,13 +16,11 @@ from housekeeping_pipelines.orphans.listing import NamesInChunks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import sqlalchemy as sa
-
     from housekeeping_pipelines.deletion.files import Outcome, Store
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.errors import Unavailable
-    from housekeeping_pipelines.execution.report import Run, StoppedReason
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.report import StoppedReason
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.orphans.stores import PlatformUses, Stores
     from housekeeping_pipelines.resources.object_storage import StoredObject
@@ -59,9 +57,7 @@ class OrphanReport(Report):
     largest: tuple[Candidate, ...] = ()
 
 
-def clean_store(
-    run: Run, connection: sa.Connection, *, keeper: Housekeeper, stores: Stores, search: Search, limits: Limits
-) -> Report:
+def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> Report:
     """Find what nothing refers to and take it away, within the budgets.
 
     Raises:
@@ -69,7 +65,7 @@ def clean_store(
         HousekeepingError: the store or the references cannot be read: nothing went.
     """
     store, uses = stores[search.store], stores.uses(search.store)
-    return OrphanCleanup(run, connection, keeper, store, uses, search, limits, stores.prefix(search)).execute()
+    return OrphanCleanup(run, store, uses, search, limits, stores.prefix(search)).execute()
 
 
 @dataclass
@@ -77,8 +73,6 @@ class OrphanCleanup:
     """One run over one store, limited to the names that begin with `prefix`."""
 
     run: Run
-    connection: sa.Connection
-    keeper: Housekeeper
     store: Store
     uses: PlatformUses
     search: Search
@@ -87,9 +81,10 @@ class OrphanCleanup:
 
     def execute(self) -> Report:
         """See `clean_store`."""
-        run, connection, search = self.run, self.connection, self.search
-        guards.check_not_paused(connection, by_setting=self.keeper.paused_by_setting)
-        self._now = self.keeper.clock()
+        run, search = self.run, self.search
+        connection = run.connection
+        guards.check_not_paused(connection, by_setting=self.run.paused_by_setting)
+        self._now = self.run.clock()
         self._belongs: set[str] = set()
         sources = self.uses.sources(connection)
         connection.commit()
@@ -108,9 +103,7 @@ class OrphanCleanup:
         )
         found = orphans.findings
         fitting = orphans.fitting(max_files=self.limits.max_files, max_bytes=self.limits.max_bytes)
-        self.keeper.observer.planned(
-            run.task, f"files of {self.store.storage.label}", fitting.files, dry_run=run.dry_run
-        )
+        self.run.observer.planned(run.task, f"files of {self.store.storage.label}", fitting.files, dry_run=run.dry_run)
         self._total = _Total(planned=fitting.files)
         stopped: StoppedReason | None = fitting.stopped_reason
         if run.dry_run:
@@ -163,9 +156,11 @@ class OrphanCleanup:
 
     def _kept(self, names: list[str]) -> set[str]:
         """What stays although no column names it."""
-        with self.connection.begin_nested() if self.connection.in_transaction() else self.connection.begin():
-            holds = ActiveHolds.read(self.connection, self._now)
-            belongs = self.uses.kept(self.connection, names) | self.uses.of_sessions(self.connection, names)
+        with (
+            self.run.connection.begin_nested() if self.run.connection.in_transaction() else self.run.connection.begin()
+        ):
+            holds = ActiveHolds.read(self.run.connection, self._now)
+            belongs = self.uses.kept(self.run.connection, names) | self.uses.of_sessions(self.run.connection, names)
         held = holds.names(self.store.name, names)
         self._belongs |= belongs - held
         return held | belongs
@@ -189,30 +184,27 @@ class OrphanCleanup:
     def _name_all(self, orphans: Orphans) -> None:
         for batch in self._batches(orphans):
             for each in batch:
-                self.keeper.observer.took(f"{self.store.name}/{each.name}")
+                self.run.observer.took(f"{self.store.name}/{each.name}")
             self._note(batch)
 
     def _take_all(self, orphans: Orphans) -> StoppedReason | None:
         """Returns what ended it early."""
         for batch in self._batches(orphans):
-            if (
-                self.limits.max_seconds is not None
-                and self.keeper.monotonic() - self.run.started >= self.limits.max_seconds
-            ):
+            if self.run.is_out_of_time(self.limits.max_seconds):
                 return "max_seconds"
-            if guards.is_paused(self.connection):
+            if guards.is_paused(self.run.connection):
                 return "paused"
-            self.connection.rollback()
-            with self.connection.begin():
+            self.run.connection.rollback()
+            with self.run.connection.begin():
                 entries = queue(
-                    self.connection,
+                    self.run.connection,
                     self.store,
                     batch,
                     run_id=self.run.run_id,
                     task=self.run.task,
-                    now=self.keeper.clock(),
+                    now=self.run.clock(),
                 )
-            outcome = FileRemoval(self.connection, self.store, self.keeper.clock, entries).execute()
+            outcome = FileRemoval(self.run.connection, self.store, self.run.clock, entries).execute()
             self._total.add(outcome)
             self._note(batch)
             if outcome.down is not None:
@@ -223,7 +215,7 @@ class OrphanCleanup:
         total = self._total
         before, total.dealt_with = total.dealt_with, total.dealt_with + len(batch)
         total.sample += [self._candidate(each) for each in batch[: MAX_SAMPLE - len(total.sample)]]
-        self.keeper.observer.advanced(self.run.task, total.dealt_with, total.planned, total.gone)
+        self.run.observer.advanced(self.run.task, total.dealt_with, total.planned, total.gone)
         tenth = 10 * total.dealt_with // max(total.planned, 1)
         if tenth > 10 * before // max(total.planned, 1):
             logger.info("%s: %d %% of %s files", self.run.task, 10 * tenth, f"{total.planned:,}")

@@ -1,19 +1,19 @@
 """Orphans in Dagster: one op, job and asset a store, with their schedules."""
 
 from datetime import timedelta
-from functools import partial
 
 import dagster as dg
 from pydantic import Field
 
 from housekeeping_pipelines.common.config import DeletionConfig, FileDeletionConfig
 from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
 from housekeeping_pipelines.resources.vectors import Vectors
@@ -77,12 +77,10 @@ def _clean(
     # The driver is first needed here: importing the definitions is to stay quick.
     from housekeeping_pipelines.orphans.cleanup import clean_store
 
-    def work(task: str, run_id: str) -> Report:
-        keeper = database.housekeeper(observer)
-        body = partial(clean_store, keeper=keeper, stores=stores, search=search, limits=config.limits())
-        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
+    def body(run: Run) -> Report:
+        return clean_store(run, stores=stores, search=search, limits=config.limits())
 
-    do_task(context, work)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
 @dg.op
@@ -135,19 +133,16 @@ def cleanup_orphan_vectors(
     """Delete the vectors of documents that are gone, after an hour; name watched documents that have none."""
     from housekeeping_pipelines.orphans.vectors import clean_vectors
 
-    def work(task: str, run_id: str) -> Report:
-        keeper = database.housekeeper(observer)
-        body = partial(
-            clean_vectors,
-            keeper=keeper,
+    def body(run: Run) -> Report:
+        return clean_vectors(
+            run,
             config=database.config,
             vectors=vectors,
             older_than=timedelta(hours=config.min_age_hours),
             limits=config.limits(),
         )
-        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
 
-    do_task(context, work)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
 ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments)

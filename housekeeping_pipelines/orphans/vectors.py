@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.application.platform import MappedTable
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.execution.report import Run, StoppedReason
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.report import StoppedReason
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.orphans.finding import Orphans
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors
@@ -81,9 +81,7 @@ class DocumentListing:
 
 def clean_vectors(
     run: Run,
-    connection: sa.Connection,
     *,
-    keeper: Housekeeper,
     config: HousekeepingConfig,
     vectors: Vectors,
     older_than: timedelta,
@@ -95,12 +93,13 @@ def clean_vectors(
         Refused: a guard.
         HousekeepingError: the store or the documents cannot be read: nothing went.
     """
-    guards.check_not_paused(connection, by_setting=keeper.paused_by_setting)
+    connection = run.connection
+    guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     documents = Platform(Catalog(connection), config).table("documents")
     connection.commit()
-    store = vectors.open(lambda: keeper.engine)
+    store = vectors.open(lambda: connection.engine)
     try:
-        return VectorCleanup(run, connection, keeper, documents, store, older_than, limits).execute()
+        return VectorCleanup(run, documents, store, older_than, limits).execute()
     finally:
         store.close()
 
@@ -110,8 +109,6 @@ class VectorCleanup:
     """One run over one store."""
 
     run: Run
-    connection: sa.Connection
-    keeper: Housekeeper
     documents: MappedTable
     store: VectorStore
     older_than: timedelta
@@ -125,8 +122,9 @@ class VectorCleanup:
 
     def execute(self) -> Report:
         """See `clean_vectors`."""
-        run, connection, limits = self.run, self.connection, self.limits
-        self._now = self.keeper.clock()
+        run, limits = self.run, self.limits
+        connection = run.connection
+        self._now = self.run.clock()
         name = self.documents.names["doc_id"]
         assert name is not None  # noqa: S101 - a platform without it has no such task
         self._name = name
@@ -143,7 +141,7 @@ class VectorCleanup:
         found = orphans.findings
         self._planned = found.orphaned if limits.max_rows is None else min(found.orphaned, limits.max_rows)
         stopped: StoppedReason | None = "max_rows" if self._planned < found.orphaned else None
-        self.keeper.observer.planned(run.task, f"documents of {self.store.label}", self._planned, dry_run=run.dry_run)
+        self.run.observer.planned(run.task, f"documents of {self.store.label}", self._planned, dry_run=run.dry_run)
         status: dict[str, Any] = {"status": "succeeded"}
         try:
             stopped = self._take(orphans) or stopped
@@ -185,21 +183,21 @@ class VectorCleanup:
                 return None
             if run.dry_run:
                 for each in chosen:
-                    self.keeper.observer.took(f"{VECTORS}/{each.name}")
+                    self.run.observer.took(f"{VECTORS}/{each.name}")
             else:
-                if limits.max_seconds is not None and self.keeper.monotonic() - run.started >= limits.max_seconds:
+                if run.is_out_of_time(limits.max_seconds):
                     return "max_seconds"
-                if guards.is_paused(self.connection):
+                if guards.is_paused(self.run.connection):
                     return "paused"
-                self.connection.rollback()
+                self.run.connection.rollback()
                 self._delete(orphans, [each.name for each in chosen])
             self._done += len(chosen)
             self._sample += [_candidate(each, self._now) for each in chosen[: MAX_SAMPLE - len(self._sample)]]
-            self.keeper.observer.advanced(run.task, self._done, self._planned, self._gone)
+            self.run.observer.advanced(run.task, self._done, self._planned, self._gone)
         return None
 
     def _delete(self, orphans: Orphans, names: list[str]) -> None:
-        connection = self.connection
+        connection = self.run.connection
         # Whoever adds a hold waits until the batch is through.
         with shared_lock(connection, HOLDS_LOCK), shared_lock(connection, MIRRORS_LOCK):
             with connection.begin():
@@ -214,7 +212,7 @@ class VectorCleanup:
 
     def _kept(self, names: list[str]) -> set[str]:
         """What stays although no row has this id."""
-        connection = self.connection
+        connection = self.run.connection
         with connection.begin_nested() if connection.in_transaction() else connection.begin():
             connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
             held, trashed = self._held_now(names), self._in_trash(names)
@@ -225,19 +223,19 @@ class VectorCleanup:
         live = self.documents.live
         if live.key != (self._name,):
             return set()
-        rows = ActiveHolds.read(self.connection, self.keeper.clock()).rows.get((live.schema, live.name), [])
+        rows = ActiveHolds.read(self.run.connection, self.run.clock()).rows.get((live.schema, live.name), [])
         return set(names) & {key[0] for key in rows}
 
     def _in_trash(self, names: Sequence[str]) -> set[str]:
         live = self.documents.live
         found: set[str] = set()
-        for mirror in find_mirrors(self.connection):
+        for mirror in find_mirrors(self.run.connection):
             if (mirror.source_schema, mirror.source_table) != (live.schema, live.name):
                 continue
             if self._name in mirror.selectable.c:
                 name = sa.cast(mirror.selectable.c[self._name], sa.Text)
                 wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
-                found.update(self.connection.scalars(sa.select(name).where(name == sa.any_(wanted))))
+                found.update(self.run.connection.scalars(sa.select(name).where(name == sa.any_(wanted))))
         return found
 
 

@@ -12,10 +12,12 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, Retent
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.common.config import DeletionConfig, TaskConfig
 from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.deletion.policy import RowPolicy
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
+from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.retention import policies, verify
 
 Days = Annotated[int | None, Field(ge=1, le=36500)]
@@ -44,16 +46,13 @@ def _delete(
     observer: Observer,
     policy: Callable[[Platform, datetime], RowPolicy],
 ) -> None:
-    do_task(
-        context,
-        lambda task, run_id: database.housekeeper(observer).delete(
-            task,
-            run_id,
-            lambda catalog, now: policy(Platform(catalog, database.config), now),
-            config.limits(),
-            dry_run=config.dry_run,
-        ),
-    )
+    def body(run: Run) -> Report:
+        # It brings the deletion with it, which importing the definitions is not to wait for.
+        from housekeeping_pipelines.deletion.rows import delete_rows
+
+        return delete_rows(run, lambda catalog, now: policy(Platform(catalog, database.config), now), config.limits())
+
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
 @dg.op
@@ -95,15 +94,7 @@ def cleanup_inactive_users(
 @dg.op
 def verify_no_orphans(context: dg.OpExecutionContext, config: TaskConfig, database: dg.ResourceParam[Database]) -> None:
     """Check that nothing refers to a conversation that does not exist."""
-    do_task(
-        context,
-        lambda task, run_id: database.housekeeper().perform(
-            task,
-            run_id,
-            lambda run, connection: verify.verify_no_orphans(run, connection, database.config),
-            dry_run=config.dry_run,
-        ),
-    )
+    run_task(context, database, lambda run: verify.verify_no_orphans(run, database.config), dry_run=config.dry_run)
 
 
 def declared_task(rule: RetentionRule) -> Task:

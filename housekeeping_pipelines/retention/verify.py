@@ -14,15 +14,16 @@ from housekeeping_pipelines.retention.policies import ORPHAN_FLOOR
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.execution.report import Run
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import ForeignKey
 
 
-def verify_no_orphans(run: Run, connection: sa.Connection, config: HousekeepingConfig) -> Report:
+def verify_no_orphans(run: Run, config: HousekeepingConfig) -> Report:
     """Look behind every key of the plan for conversations, declared or not.
 
     A message younger than the floor of cleanup_orphaned_messages is not counted: it may be on its way.
     """
+    connection = run.connection
     catalog = Catalog(connection)
     platform = Platform(catalog, config)
     plan = make_plan(catalog, platform.table("conversations").live, platform.undeclared_keys())

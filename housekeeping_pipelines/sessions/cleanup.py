@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.outbox import drain
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
 from housekeeping_pipelines.orphans.stores import BUCKET
@@ -16,14 +17,11 @@ from housekeeping_pipelines.sessions.usage import quota_warning
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import sqlalchemy as sa
-
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.deletion.files import Store
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.outbox import Drained
-    from housekeeping_pipelines.execution.report import Run
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +39,7 @@ class SessionReport(Report):
 
 def cleanup_files(
     run: Run,
-    connection: sa.Connection,
     *,
-    keeper: Housekeeper,
     config: HousekeepingConfig,
     store_of: Callable[[str], Store],
     expiry: Expiry,
@@ -54,19 +50,17 @@ def cleanup_files(
 
     Storage that does not answer is a warning: the files wait in the outbox. Storage that refuses makes it `partial`.
     """
-    of_rows = keeper.delete_rows(
-        run, connection, lambda catalog, now: expired_sessions(Platform(catalog, config), now, expiry), limits
-    )
+    of_rows = delete_rows(run, lambda catalog, now: expired_sessions(Platform(catalog, config), now, expiry), limits)
     report = SessionReport(**{one.name: getattr(of_rows, one.name) for one in fields(of_rows)})
     if run.dry_run:
         return report
-    connection.rollback()
-    drained = drain(connection, store_of, keeper.clock, run_id=run.run_id) if expiry.with_files else None
+    run.connection.rollback()
+    drained = drain(run.connection, store_of, run.clock, run_id=run.run_id) if expiry.with_files else None
     if drained is not None:
         report = _with_files(report, drained, store_of)
     if expiry.with_files and max_storage_bytes is not None and expiry.session is None:
         report = _with_quota(report, store_of, max_storage_bytes)
-    return replace(report, duration_seconds=run.monotonic() - run.started)
+    return replace(report, duration_seconds=run.elapsed_seconds)
 
 
 def _with_files(report: SessionReport, drained: Drained, store_of: Callable[[str], Store]) -> SessionReport:

@@ -1,16 +1,15 @@
 """Upload sessions in Dagster."""
 
-from functools import partial
-
 import dagster as dg
 from pydantic import Field
 
 from housekeeping_pipelines.common.config import DeletionConfig
 from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.orphans.stores import Stores
 
 
@@ -38,18 +37,16 @@ def cleanup_files(
     observer: dg.ResourceParam[Observer],
 ) -> None:
     """Delete upload sessions that nobody used for CLEANUP_INTERVAL_HOURS, with their documents and files."""
-    # The engine is first needed here: importing the definitions is to stay quick.
+    # The driver is first needed here: importing the definitions is to stay quick.
     from housekeeping_pipelines.sessions import cleanup
     from housekeeping_pipelines.sessions.policies import Expiry
     from housekeeping_pipelines.sessions.usage import MEGABYTE
 
     settings = database.settings
 
-    def work(task: str, run_id: str) -> Report:
-        keeper = database.housekeeper(observer)
-        body = partial(
-            cleanup.cleanup_files,
-            keeper=keeper,
+    def body(run: Run) -> Report:
+        return cleanup.cleanup_files(
+            run,
             config=database.config,
             store_of=stores.__getitem__,
             expiry=Expiry(
@@ -61,9 +58,8 @@ def cleanup_files(
             limits=config.limits(),
             max_storage_bytes=settings.max_storage_size_mb * MEGABYTE,
         )
-        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
 
-    do_task(context, work)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
 CLEANUP_FILES = Task(cleanup_files, CleanupFiles)

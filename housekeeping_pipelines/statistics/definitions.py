@@ -1,14 +1,14 @@
 """The statistics snapshot in Dagster."""
 
 import dagster as dg
-import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.common.config import TaskConfig
 from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.execution.database import Database
-from housekeeping_pipelines.execution.report import Report, Run
+from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.statistics.snapshot import StatisticsReport, keep_snapshot, take_snapshot
 
@@ -18,16 +18,16 @@ def generate_statistics(
     context: dg.OpExecutionContext, config: TaskConfig, database: dg.ResourceParam[Database]
 ) -> None:
     """Count active users, conversations and messages, and those of the last 24 hours; kept as a snapshot."""
-    housekeeper = database.housekeeper
 
-    def body(run: Run, connection: sa.Connection) -> Report:
+    def body(run: Run) -> Report:
+        connection = run.connection
         stats = take_snapshot(connection, Platform(Catalog(connection), database.config), run.started_at)
         if not run.dry_run:
             keep_snapshot(connection, stats, run_id=run.run_id, now=run.started_at)
             connection.commit()
         return run.report("succeeded", kind=StatisticsReport, stats=stats)
 
-    do_task(context, lambda task, run_id: housekeeper().perform(task, run_id, body, dry_run=config.dry_run))
+    run_task(context, database, body, dry_run=config.dry_run)
 
 
 GENERATE_STATISTICS = Task(generate_statistics, TaskConfig)

@@ -4,19 +4,19 @@ What does the work is imported by the op: importing the definitions is to stay q
 """
 
 from datetime import timedelta
-from functools import partial
 
 import dagster as dg
 from pydantic import Field
 
 from housekeeping_pipelines.common.config import TaskConfig
 from housekeeping_pipelines.common.jobs import Task, sensor
-from housekeeping_pipelines.common.reporting import do_task
+from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.common.runs import run_in_flight
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
@@ -44,8 +44,7 @@ def sync_watched_documents(
 
     settings = database.settings
 
-    def work(task: str, run_id: str) -> Report:
-        keeper = database.housekeeper(observer)
+    def body(run: Run) -> Report:
         options = Options(
             max_documents=config.max_documents,
             max_seconds=config.max_seconds,
@@ -53,18 +52,16 @@ def sync_watched_documents(
             concurrency=settings.watch_concurrency,
             stale_after=timedelta(hours=settings.watch_interval_hours),
         )
-        body = partial(
-            sync_documents,
-            keeper=keeper,
+        return sync_documents(
+            run,
             config=database.config,
             source=sources,
             vectors=vectors,
             texts=documents_folder(settings),
             options=options,
         )
-        return keeper.perform(task, run_id, body, dry_run=config.dry_run)
 
-    do_task(context, work)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
 def watched_documents_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg.SensorDefinition:

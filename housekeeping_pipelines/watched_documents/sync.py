@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.report import Report, Run, StoppedReason
-    from housekeeping_pipelines.execution.runner import Housekeeper
+    from housekeeping_pipelines.execution.report import Report, StoppedReason
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors
     from housekeeping_pipelines.watched_documents.queue import Entry, Known, RunStatus, State
@@ -86,9 +85,7 @@ class Options:
 
 def sync_documents(
     run: Run,
-    connection: sa.Connection,
     *,
-    keeper: Housekeeper,
     config: HousekeepingConfig,
     source: Source,
     vectors: Vectors,
@@ -101,22 +98,19 @@ def sync_documents(
     Raises:
         HousekeepingError: nothing could be started: a table, the vector store or the embedder.
     """
+    connection = run.connection
     queue = Queue(Platform(Catalog(connection), config))
     connection.commit()
-    store = vectors.open(lambda: keeper.engine)
+    store = vectors.open(lambda: connection.engine)
     try:
         return Sync(
             run=run,
-            connection=connection,
             queue=queue,
-            examiner=Examiner(source, store, vectors.embedder, texts, keeper.clock, dry_run=run.dry_run),
+            examiner=Examiner(source, store, vectors.embedder, texts, run.clock, dry_run=run.dry_run),
             texts=texts,
             store=store,
             options=options,
-            clock=keeper.clock,
-            monotonic=keeper.monotonic,
             jitter=jitter,
-            observer=keeper.observer,
         ).execute()
     finally:
         store.close()
@@ -131,16 +125,12 @@ class Sync:
     """
 
     run: Run
-    connection: sa.Connection
     queue: Queue
     examiner: Examiner
     texts: Texts
     store: VectorStore
     options: Options
-    clock: Callable[[], datetime]
-    monotonic: Callable[[], float]
     jitter: Callable[[], float]
-    observer: Observer
     _counts: Counter[str] = field(default_factory=Counter)
     _updated: list[Finding] = field(default_factory=list)
     _rows: list[Finding] = field(default_factory=list)
@@ -158,17 +148,17 @@ class Sync:
         Raises:
             HousekeepingError: nothing could be started.
         """
-        now = self.clock()
+        now = self.run.clock()
         if not self.run.dry_run:
-            with self.connection.begin():
-                self.queue.forget_strangers(self.connection)
-                adopted = self.queue.adopt(self.connection, now, self.options.stale_after)
+            with self.run.connection.begin():
+                self.queue.forget_strangers(self.run.connection)
+                adopted = self.queue.adopt(self.run.connection, now, self.options.stale_after)
             if adopted:
                 logger.info("%s: %s watched documents had no place in the queue", self.run.task, f"{adopted:,}")
-        with self.connection.begin():
-            keys = self.queue.due(self.connection, now, force=self.options.force, limit=None)
+        with self.run.connection.begin():
+            keys = self.queue.due(self.run.connection, now, force=self.options.force, limit=None)
         taken = keys[: self.options.max_documents]
-        self.observer.planned(self.run.task, "watched documents", len(taken), dry_run=self.run.dry_run)
+        self.run.observer.planned(self.run.task, "watched documents", len(taken), dry_run=self.run.dry_run)
         self._work(taken)
         return self._report(len(keys), len(taken))
 
@@ -196,15 +186,19 @@ class Sync:
                 if len(self._updated) >= _PUBLISHED_AT_ONCE or not (finished and running):
                     self._safely(lambda: self._publish_all(publishers))
                 done += len(finished)
-                self.observer.advanced(self.run.task, done, len(keys), self._counts["updated"])
+                self.run.observer.advanced(self.run.task, done, len(keys), self._counts["updated"])
             self._safely(self._write_rows)
         for pruning in self._pruning:
             self._safely(pruning.result)
 
     def _entries(self, keys: list[object]) -> Iterator[Entry]:
-        entries = self.queue.read(self.connection, keys)
+        entries = self.queue.read(self.run.connection, keys)
         while True:
-            with self.connection.begin_nested() if self.connection.in_transaction() else self.connection.begin():
+            with (
+                self.run.connection.begin_nested()
+                if self.run.connection.in_transaction()
+                else self.run.connection.begin()
+            ):
                 entry = next(entries, None)
             if entry is None:
                 return
@@ -213,8 +207,7 @@ class Sync:
     def _may_go_on(self) -> bool:
         if self._ended_by is not None:
             return False
-        limit = self.options.max_seconds
-        if limit is not None and self.monotonic() - self.run.started >= limit:
+        if self.run.is_out_of_time(self.options.max_seconds):
             self._stopped = "max_seconds"
             return False
         return True
@@ -272,8 +265,8 @@ class Sync:
         """See the module's text for the order; returns what was published."""
         failed: list[tuple[Finding, str]] = []
         done: list[tuple[Finding, Change]] = []
-        with self.connection.begin():
-            mine = {each.key for each in self.queue.lease(self.connection, [each.entry for each in findings])}
+        with self.run.connection.begin():
+            mine = {each.key for each in self.queue.lease(self.run.connection, [each.entry for each in findings])}
             ours = [each for each in findings if each.entry.key in mine]
             for finding, reason in zip(ours, publishers.map(self._replace, ours), strict=True):
                 if reason is None:
@@ -281,7 +274,9 @@ class Sync:
                 else:
                     failed.append((finding, reason))
             if done:
-                self.queue.record(self.connection, [(each.entry, change) for each, change in done], self.clock())
+                self.queue.record(
+                    self.run.connection, [(each.entry, change) for each, change in done], self.run.clock()
+                )
         self._counts["locked"] += len(findings) - len(mine)
         for finding, reason in failed:
             self._fail(finding, reason)
@@ -336,18 +331,20 @@ class Sync:
             self._counts["failed"] += 1
 
     def _record(self, findings: list[Finding]) -> None:
-        with self.connection.begin():
-            mine = {each.key for each in self.queue.lease(self.connection, [each.entry for each in findings])}
+        with self.run.connection.begin():
+            mine = {each.key for each in self.queue.lease(self.run.connection, [each.entry for each in findings])}
             kept = [(each, self._change(each)) for each in findings if each.entry.key in mine]
             if kept:
-                self.queue.record(self.connection, [(each.entry, change) for each, change in kept], self.clock())
+                self.queue.record(
+                    self.run.connection, [(each.entry, change) for each, change in kept], self.run.clock()
+                )
         self._counts["locked"] += len(findings) - len(kept)
         for finding, change in kept:
             self._note(finding, change)
 
     def _change(self, finding: Finding) -> Change:
         """What becomes of the document."""
-        entry, now = finding.entry, self.clock()
+        entry, now = finding.entry, self.run.clock()
         known = replace(entry.known, last_error=None)
         result: dict[str, object] = {
             "filename": entry.filename,
@@ -451,8 +448,8 @@ class Sync:
             fields = {"status": "failed", "message": ended.one_line, "error_type": type(ended).__name__}
         dealt_with = sum(counts[kind] for kind in ("updated", "unchanged", "held", "gone", "failed", "locked"))
         updated = counts["updated"]
-        with self.connection.begin():
-            troubled = self.queue.troubled(self.connection, MAX_FAILED)
+        with self.run.connection.begin():
+            troubled = self.queue.troubled(self.run.connection, MAX_FAILED)
         return self.run.report(
             **fields,
             kind=SyncReport,

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.policy import RowPolicy
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.deletion.undo import UndoResult, undo_run
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 
@@ -84,8 +85,8 @@ def old_rows(name: str, *, age: str = "at", days: int = 30, **more: Any) -> Call
     return make
 
 
-def housekeeper(engine: sa.Engine, **options: Any) -> Housekeeper:
-    return Housekeeper(engine=engine, **{"clock": lambda: NOW, **options})
+def task_runner(engine: sa.Engine, **options: Any) -> TaskRunner:
+    return TaskRunner(engine=engine, **{"clock": lambda: NOW, **options})
 
 
 def delete(
@@ -95,13 +96,13 @@ def delete(
     run_id: str = "run-1",
     task: str = "task",
     dry_run: bool = False,
-    keeper: Housekeeper | None = None,
+    runner: TaskRunner | None = None,
     **limits: Any,
 ) -> Report:
     """Run a policy, or the one of `old_rows` on the table of this name."""
     policy = old_rows(policy) if isinstance(policy, str) else policy
-    keeper = keeper or housekeeper(engine)
-    return keeper.delete(task, run_id, policy, Limits(**limits), dry_run=dry_run)
+    runner = runner or task_runner(engine)
+    return runner.run(task, run_id, lambda run: delete_rows(run, policy, Limits(**limits)), dry_run=dry_run)
 
 
 def undo(engine: sa.Engine, run_id: str = "run-1") -> UndoResult:

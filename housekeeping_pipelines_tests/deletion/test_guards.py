@@ -22,10 +22,10 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
-    housekeeper,
     old_rows,
     scalar,
     sql,
+    task_runner,
     transaction,
     undo,
     until,
@@ -131,7 +131,7 @@ def test_a_pause_refuses_the_start_and_ends_a_run_before_its_next_batch(engine: 
             with engine.begin() as connection:
                 pause(connection, reason="on the way", now=NOW)
 
-    report = delete(engine, "items", keeper=housekeeper(engine, observer=Watcher(stop)), batch_size=3)
+    report = delete(engine, "items", runner=task_runner(engine, observer=Watcher(stop)), batch_size=3)
     assert (report.status, report.stopped_reason) == ("succeeded", "paused")
     assert report.deleted == {"items": 6, "parts": 12}
     assert report.skipped["budget"] == 0
@@ -142,9 +142,9 @@ def test_a_pause_by_the_setting_outranks_resume(engine: sa.Engine) -> None:
     items(engine, 1)
     with engine.begin() as connection:
         resume(connection)
-    keeper = housekeeper(engine, paused_by_setting=True)
+    runner = task_runner(engine, paused_by_setting=True)
     message = "paused by HOUSEKEEPING_PAUSED; set HOUSEKEEPING_PAUSED=false"
-    assert refused(delete(engine, "items", keeper=keeper)) == message
+    assert refused(delete(engine, "items", runner=runner)) == message
     assert ids(engine) == [1]
 
 
@@ -246,7 +246,7 @@ def test_a_hold_that_is_added_on_the_way_waits_and_is_honoured(engine: sa.Engine
             waited.append(not adding.is_alive())
 
     # Between two batches it does not wait.
-    report = delete(engine, "items", keeper=housekeeper(engine, observer=Watcher(add)), batch_size=2)
+    report = delete(engine, "items", runner=task_runner(engine, observer=Watcher(add)), batch_size=2)
     assert waited == [True]
     assert report.deleted == {"items": 5, "parts": 10}
     assert report.skipped["in_use"] + report.skipped["held"] == 1
@@ -360,14 +360,14 @@ def test_max_seconds_starts_no_new_batch(engine: sa.Engine) -> None:
     items(engine, 10)
     ticks: Iterator[int] = itertools.count()
     # Each look at the clock is a second: once at the start, then three times a batch.
-    keeper = housekeeper(engine, monotonic=lambda: float(next(ticks)))
-    report = delete(engine, "items", keeper=keeper, batch_size=2, max_seconds=6)
+    runner = task_runner(engine, monotonic=lambda: float(next(ticks)))
+    report = delete(engine, "items", runner=runner, batch_size=2, max_seconds=6)
     assert (report.status, report.stopped_reason) == ("succeeded", "max_seconds")
     gone = report.deleted["items"]
     assert 0 < gone < 10
     assert report.skipped["budget"] == 10 - gone
     assert ids(engine) == list(range(gone + 1, 11))
-    none = delete(engine, "items", keeper=keeper, max_seconds=0)
+    none = delete(engine, "items", runner=runner, max_seconds=0)
     assert (none.deleted, none.stopped_reason) == ({}, "max_seconds")
 
 
@@ -393,7 +393,7 @@ def test_batches_shrink_when_they_are_slow_and_grow_again(engine: sa.Engine) -> 
             now += next(seconds)
         return monotonic()
 
-    delete(engine, "items", keeper=housekeeper(engine, observer=watcher, monotonic=ticking), batch_size=16)
+    delete(engine, "items", runner=task_runner(engine, observer=watcher, monotonic=ticking), batch_size=16)
     sizes = [b - a for a, b in itertools.pairwise([0, *(done for done, _, _ in watcher.steps)])]
     assert sum(sizes) == 60
     assert sizes[0] == 16
@@ -409,13 +409,13 @@ def test_a_dry_run_changes_nothing_and_says_what_the_real_run_then_does(engine: 
     hold(engine, "parts", "20")
     before = contents(engine, with_ours=True)
     watcher = Watcher()
-    dry = delete(engine, "items", dry_run=True, keeper=housekeeper(engine, observer=watcher), batch_size=7)
+    dry = delete(engine, "items", dry_run=True, runner=task_runner(engine, observer=watcher), batch_size=7)
     assert contents(engine, with_ours=True) == before
     assert (dry.status, dry.dry_run, dry.deleted) == ("succeeded", True, {})
     assert watcher.plans == [("items with parts", 28, True)]
 
     real_watcher = Watcher()
-    real = delete(engine, "items", keeper=housekeeper(engine, observer=real_watcher), batch_size=7)
+    real = delete(engine, "items", runner=task_runner(engine, observer=real_watcher), batch_size=7)
     assert real.deleted == dry.would_delete == {"items": 27, "parts": 54}
     assert (real.skipped, real.candidates, real.scanned) == (dry.skipped, dry.candidates, dry.scanned)
     assert (real.skipped["young"], real.skipped["held"], real.scanned) == (6, 2, 35)
@@ -432,7 +432,7 @@ def test_a_dry_run_changes_nothing_and_says_what_the_real_run_then_does(engine: 
 
 def test_dry_run_in_the_environment_makes_every_run_dry(engine: sa.Engine) -> None:
     items(engine, 2)
-    report = delete(engine, "items", keeper=housekeeper(engine, every_run_is_dry=True))
+    report = delete(engine, "items", runner=task_runner(engine, every_run_is_dry=True))
     assert (report.dry_run, report.deleted, report.would_delete) == (True, {}, {"items": 2, "parts": 4})
     assert ids(engine) == [1, 2]
 

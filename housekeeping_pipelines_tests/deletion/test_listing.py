@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.listing import SLICE_BLOCKS, CandidateList
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
-from housekeeping_pipelines_tests.deletion.support import OLD, YOUNG, delete, housekeeper, old_rows, scalar, sql
+from housekeeping_pipelines_tests.deletion.support import OLD, YOUNG, delete, old_rows, scalar, sql, task_runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_a_reference_that_is_emptied_on_the_way_ends_the_run(engine: sa.Engine) 
         def took(self, item: str) -> None: ...
 
     policy = old_rows("items", eligible=empty, references=lambda catalog: (catalog.find("parents"),))
-    report = delete(engine, policy, keeper=housekeeper(engine, observer=Emptier()))
+    report = delete(engine, policy, runner=task_runner(engine, observer=Emptier()))
     assert emptied == [10]
     assert (report.status, report.deleted) == ("refused", {})
     assert scalar(engine, "SELECT count(*) FROM items") == 60

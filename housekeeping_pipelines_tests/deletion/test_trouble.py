@@ -18,11 +18,11 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
-    housekeeper,
     old_rows,
     rows,
     scalar,
     sql,
+    task_runner,
     texts,
     transaction,
     trash_is_empty,
@@ -231,7 +231,7 @@ def test_a_row_that_was_used_since_it_was_listed_stays(engine: sa.Engine) -> Non
             sql(engine, f"UPDATE parents SET at = '{YOUNG}' WHERE id = 7", "DELETE FROM children WHERE parent = 9",
                 "DELETE FROM parents WHERE id = 9")  # fmt: skip
 
-    report = delete(engine, "parents", keeper=housekeeper(engine, observer=Watcher(use)), batch_size=2)
+    report = delete(engine, "parents", runner=task_runner(engine, observer=Watcher(use)), batch_size=2)
     assert (report.status, report.candidates) == ("succeeded", 10)
     assert report.deleted == {"parents": 8, "children": 16}
     assert report.skipped["in_use"] == 1
@@ -249,8 +249,8 @@ def test_a_table_that_is_locked_as_a_whole_ends_the_run(engine: sa.Engine) -> No
             if step == 1:
                 other.exec_driver_sql("LOCK TABLE grandchildren IN ACCESS EXCLUSIVE MODE")
 
-        keeper = housekeeper(engine, observer=Watcher(block))
-        report = delete(engine, "parents", keeper=keeper, batch_size=2)
+        runner = task_runner(engine, observer=Watcher(block))
+        report = delete(engine, "parents", runner=runner, batch_size=2)
     assert (report.status, report.deleted) == ("failed", {"parents": 2, "children": 4})
     assert report.message == "gave up after 5 rows in a row: canceling statement due to lock timeout"
     assert report.skipped["locked"] == 5
@@ -289,8 +289,8 @@ def end_others(engine: sa.Engine, application: str = "housekeeping") -> None:
 def test_a_lost_connection_loses_no_row_and_no_count(engine: sa.Engine, batch: int) -> None:
     parents_and_children(engine)
     before = contents(engine)
-    keeper = housekeeper(engine, observer=Watcher(lambda step: end_others(engine) if step == batch else None))
-    report = delete(engine, "parents", keeper=keeper, batch_size=5)
+    runner = task_runner(engine, observer=Watcher(lambda step: end_others(engine) if step == batch else None))
+    report = delete(engine, "parents", runner=runner, batch_size=5)
     gone = 5 * batch
     if batch < 4:
         assert (report.status, report.error_type) == ("failed", "Unavailable")
@@ -336,8 +336,8 @@ def test_who_comes_second_is_skipped(engine: sa.Engine) -> None:
             second.append(delete(engine, "parents", run_id="run-2"))
             dry.append(delete(engine, "parents", run_id="run-3", dry_run=True))
 
-    keeper = housekeeper(engine, observer=Watcher(start_another))
-    first = delete(engine, "parents", keeper=keeper, batch_size=5)
+    runner = task_runner(engine, observer=Watcher(start_another))
+    first = delete(engine, "parents", runner=runner, batch_size=5)
     assert (first.status, first.deleted) == ("succeeded", {"parents": 20, "children": 40})
     assert (second[0].status, second[0].deleted) == ("skipped", {})
     assert second[0].message == "another run is doing this now"
@@ -429,7 +429,7 @@ def test_without_trash_the_rows_are_gone_at_once(engine: sa.Engine) -> None:
     parents_and_children(engine)
     sql(engine, "CREATE TABLE notes (id int PRIMARY KEY, parent int REFERENCES parents ON DELETE SET NULL)",
         "INSERT INTO notes VALUES (1, 1)")  # fmt: skip
-    report = delete(engine, "parents", keeper=housekeeper(engine, trashed=False))
+    report = delete(engine, "parents", runner=task_runner(engine, trashed=False))
     assert (report.status, report.deleted) == ("succeeded", {"parents": 20, "children": 40})
     assert texts(engine, "notes") == ["(1,)"]
     assert rows(engine, "SELECT * FROM housekeeping.trash_tables") == []

@@ -31,10 +31,10 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
-    housekeeper,
     rows,
     scalar,
     sql,
+    task_runner,
     texts,
     trash_is_empty,
     undo,
@@ -397,8 +397,8 @@ def test_what_is_expired_is_purged_and_the_rest_kept(engine: sa.Engine) -> None:
     sql(engine, "CREATE TABLE notes (id int PRIMARY KEY, parent int REFERENCES parents ON DELETE SET NULL)",
         "INSERT INTO notes VALUES (1, 1), (2, 10)")  # fmt: skip
     for number, days in enumerate([10, 5, 1]):
-        keeper = housekeeper(engine, clock=lambda days=days: NOW - timedelta(days=days))
-        delete(engine, "parents", keeper=keeper, run_id=f"run-{number}", max_rows=9, batch_size=1)
+        runner = task_runner(engine, clock=lambda days=days: NOW - timedelta(days=days))
+        delete(engine, "parents", runner=runner, run_id=f"run-{number}", max_rows=9, batch_size=1)
     retention = timedelta(days=7)
     with engine.connect() as connection:
         listed = list_trash(connection, retention)

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,8 +17,9 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.limits import Limits
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.deletion.trash import find_mirrors
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.retention import policies
 
 if TYPE_CHECKING:
@@ -115,13 +117,14 @@ def test_nothing_new_is_lost_while_old_conversations_go(engine: sa.Engine, key: 
     started = datetime.now(UTC)
     application = Application(engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
     application.start(application.write, application.write, application.remove)
-    housekeeper = Housekeeper(engine)
+    runner = TaskRunner(engine)
     reports = []
     until = time.monotonic() + (120 if long else 4)
     try:
         while time.monotonic() < until:
             limits = Limits(batch_size=50, max_rows=2_000, allow_large_deletion=True)
-            reports.append(housekeeper.delete("delete_old_conversations", f"run{len(reports)}", conversations, limits))
+            body = partial(delete_rows, make_policy=conversations, limits=limits)
+            reports.append(runner.run("delete_old_conversations", f"run{len(reports)}", body))
     finally:
         application.finish()
     assert application.unexpected == []

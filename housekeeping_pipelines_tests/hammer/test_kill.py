@@ -29,24 +29,25 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.runner import TaskRunner
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.maintenance import trash
 from housekeeping_pipelines.execution.database import make_engine
 from housekeeping_pipelines.retention import policies
 
 what, url = sys.argv[1:]
-housekeeper = Housekeeper(make_engine(sa.make_url(url)))
+runner = TaskRunner(make_engine(sa.make_url(url)))
 print("ready", flush=True)
 if what == "delete":
-    report = housekeeper.delete(
-        "delete_old_conversations", "run",
-        lambda catalog, now: policies.conversations(
-            Platform(catalog, HousekeepingConfig()), now, older_than_days=30, age_column="last_activity"),
-        Limits(batch_size=40, allow_large_deletion=True),
-    )
+    def policy(catalog, now):
+        platform = Platform(catalog, HousekeepingConfig())
+        return policies.conversations(platform, now, older_than_days=30, age_column="last_activity")
+
+    limits = Limits(batch_size=40, allow_large_deletion=True)
+    report = runner.run("delete_old_conversations", "run", lambda run: delete_rows(run, policy, limits))
 else:
     no_stores = {}.__getitem__
-    report = housekeeper.perform("undo", "undo", lambda run, connection: trash.undo(run, connection, "run", no_stores))
+    report = runner.run("undo", "undo", lambda run: trash.undo(run, "run", no_stores))
 print(report.status, flush=True)
 """
 

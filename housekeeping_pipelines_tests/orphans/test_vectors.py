@@ -17,8 +17,9 @@ from housekeeping_pipelines.deletion.holds import add_hold
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.pause import pause
 from housekeeping_pipelines.deletion.policy import RowPolicy
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import Unavailable
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.orphans.definitions import CleanupOrphanVectors
 from housekeeping_pipelines.orphans.vectors import clean_vectors
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -111,18 +112,17 @@ class World:
     def clean(
         self, *, run_id: str = "run-1", dry_run: bool = False, older_than: timedelta = HOUR, **limits: Any
     ) -> Any:
-        keeper = Housekeeper(
+        runner = TaskRunner(
             self.engine, clock=lambda: self.now, observer=self.observer, paused_by_setting=self.paused_by_setting
         )
         body = partial(
             clean_vectors,
-            keeper=keeper,
             config=self.config,
             vectors=self,  # type: ignore[arg-type]
             older_than=older_than,
             limits=Limits(**limits),
         )
-        return keeper.perform("cleanup_orphan_vectors", run_id, body, dry_run=dry_run)
+        return runner.run("cleanup_orphan_vectors", run_id, body, dry_run=dry_run)
 
 
 @pytest.fixture(params=["pgvector", "lancedb"])
@@ -329,8 +329,8 @@ def test_a_document_in_the_trash_finds_its_vectors_when_it_comes_back(world: Wor
             columns = table.selectable.c
             return RowPolicy(table=table, age_from=columns.created_at, old=columns.doc_id == doc_id, reason="a test")
 
-        keeper = Housekeeper(world.engine, clock=lambda: world.now)
-        assert keeper.delete("task", run_id, policy, Limits(), dry_run=False).deleted == {name: 1}
+        runner = TaskRunner(world.engine, clock=lambda: world.now)
+        assert runner.run("task", run_id, lambda run: delete_rows(run, policy, Limits())).deleted == {name: 1}
 
     def come_and_go() -> None:
         world.rows("late")

@@ -20,9 +20,9 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
-    housekeeper,
     scalar,
     sql,
+    task_runner,
     undo,
 )
 
@@ -68,9 +68,9 @@ def run(
 ) -> Report:
     mapping = HousekeepingConfig.model_validate(config or {})
     limits = {key: options.pop(key) for key in ("dry_run", "allow_empty_reference", "batch_size") if key in options}
-    keeper = options.pop("keeper", None)
+    runner = options.pop("runner", None)
     made = partial(policy, **options)
-    return delete(engine, lambda catalog, now: made(Platform(catalog, mapping), now), keeper=keeper, **limits)
+    return delete(engine, lambda catalog, now: made(Platform(catalog, mapping), now), runner=runner, **limits)
 
 
 def old_conversations(engine: sa.Engine, *, age: str = "last_activity", **options: Any) -> list[int]:
@@ -144,8 +144,8 @@ def test_a_conversation_that_is_used_on_the_way_stays(platform: sa.Engine, trash
             add(platform, "chat_messages", conversation_id=14, role="user", content="hello", created_at=ago(days=0))
 
     watcher = Watcher(use)
-    keeper = housekeeper(platform, observer=watcher, trashed=trashed)
-    report = run(platform, policies.conversations, older_than_days=30, age_column="last_activity", keeper=keeper,
+    runner = task_runner(platform, observer=watcher, trashed=trashed)
+    report = run(platform, policies.conversations, older_than_days=30, age_column="last_activity", runner=runner,
                  batch_size=10)  # fmt: skip
     assert (report.status, report.deleted["conversations"], report.skipped["in_use"]) == ("succeeded", 19, 1)
     assert column(platform, "SELECT id FROM conversations") == [14]
@@ -239,8 +239,8 @@ def test_a_row_in_any_other_table_keeps_the_account(platform: sa.Engine) -> None
     users_who_own(platform)
     before = contents(platform)
     watcher = Watcher()
-    keeper = housekeeper(platform, observer=watcher)
-    report = run(platform, policies.inactive_users, older_than_days=7, keeper=keeper)
+    runner = task_runner(platform, observer=watcher)
+    report = run(platform, policies.inactive_users, older_than_days=7, runner=runner)
     assert (report.status, report.deleted) == ("succeeded", {"users": 1})
     # What keeps an account never goes with one.
     assert watcher.plans == [("users", 1, False)]
@@ -354,9 +354,9 @@ def test_the_deep_check_finds_what_refers_to_nothing(platform: sa.Engine) -> Non
     conversation(platform, 1)
 
     def check() -> Report:
-        keeper = housekeeper(platform)
-        return keeper.perform(
-            "verify_no_orphans", "run-1", lambda run, c: verify_no_orphans(run, c, HousekeepingConfig()), dry_run=False
+        runner = task_runner(platform)
+        return runner.run(
+            "verify_no_orphans", "run-1", lambda run: verify_no_orphans(run, HousekeepingConfig()), dry_run=False
         )
 
     add(platform, "chat_messages", conversation_id=1, role="", content="", created_at=ago(days=9))
@@ -377,8 +377,8 @@ def test_the_clock_may_be_of_any_zone(platform: sa.Engine) -> None:
     conversation(platform, 1, updated=ago(days=30, seconds=1))
     conversation(platform, 2, updated=ago(days=30))
     zone = datetime.now(UTC).astimezone().tzinfo
-    keeper = housekeeper(platform, clock=lambda: NOW.astimezone(zone))
-    assert old_conversations(platform, keeper=keeper) == [2]
+    runner = task_runner(platform, clock=lambda: NOW.astimezone(zone))
+    assert old_conversations(platform, runner=runner) == [2]
 
 
 def test_what_comes_to_hang_on_an_account_on_the_way_keeps_it(platform: sa.Engine) -> None:
@@ -390,8 +390,8 @@ def test_what_comes_to_hang_on_an_account_on_the_way_keeps_it(platform: sa.Engin
         if step == 1:
             sql(platform, "INSERT INTO posts VALUES (2, 2)")
 
-    keeper = housekeeper(platform, observer=Watcher(post))
-    report = run(platform, policies.inactive_users, older_than_days=7, config=config, keeper=keeper, batch_size=1)
+    runner = task_runner(platform, observer=Watcher(post))
+    report = run(platform, policies.inactive_users, older_than_days=7, config=config, runner=runner, batch_size=1)
     assert (report.status, report.deleted) == ("succeeded", {"users": 1})
     assert column(platform, "SELECT id FROM posts ORDER BY 1") == [1, 2]
     assert report.skipped["in_use"] == 1

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
-from housekeeping_pipelines.execution.runner import Housekeeper
+from housekeeping_pipelines.execution.run import Run
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
@@ -117,7 +118,7 @@ class World:
     def __post_init__(self) -> None:
         self.vectors = OneStore(self.embedder, self.engine)
         self.texts = Texts(self.folder)
-        self.keeper = Housekeeper(self.engine, clock=lambda: self.now, observer=self.observer)
+        self.runner = TaskRunner(self.engine, clock=lambda: self.now, observer=self.observer)
 
     def make(self) -> World:
         with self.engine.begin() as connection:
@@ -148,11 +149,9 @@ class World:
         return doc_id
 
     def sync(self, *, run_id: str = "run", dry_run: bool = False, **options: Any) -> Report:
-        def body(run: Any, connection: sa.Connection) -> Report:
+        def body(run: Run) -> Report:
             return sync_documents(
                 run,
-                connection,
-                keeper=self.keeper,
                 config=HousekeepingConfig(),
                 source=self.source,
                 vectors=self.vectors,  # type: ignore[arg-type]
@@ -161,7 +160,7 @@ class World:
                 jitter=lambda: self.jitter,
             )
 
-        return self.keeper.perform("sync_watched_documents", run_id, body, dry_run=dry_run)
+        return self.runner.run("sync_watched_documents", run_id, body, dry_run=dry_run)
 
     def entries(self) -> dict[str, Entry]:
         """What is watched, by the address of its reference."""

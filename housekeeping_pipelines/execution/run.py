@@ -1,0 +1,71 @@
+"""One run of one task, and everything that it works with: handed along whole, so that no step keeps a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.execution.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.execution.progress import Observer
+    from housekeeping_pipelines.execution.report import Status
+
+
+@dataclass(frozen=True)
+class Started:
+    """One task of one run, as it was started: what makes a report its own.
+
+    Attributes:
+        started: `monotonic()` at the start; `started_at` is the same moment by the clock.
+    """
+
+    task: str
+    run_id: str
+    dry_run: bool
+    started_at: datetime
+    started: float
+    monotonic: Callable[[], float]
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the start."""
+        return self.monotonic() - self.started
+
+    def is_out_of_time(self, max_seconds: float | None) -> bool:
+        """Whether a budget of so many seconds is spent; None: there is no such budget."""
+        return max_seconds is not None and self.elapsed_seconds >= max_seconds
+
+    def report(self, status: Status, *, kind: type[Report] = Report, **fields: Any) -> Report:
+        """The report of a run that ends now."""
+        return kind(
+            task=self.task,
+            run_id=self.run_id,
+            dry_run=self.dry_run,
+            started_at=self.started_at,
+            duration_seconds=self.elapsed_seconds,
+            status=status,
+            **fields,
+        )
+
+
+@dataclass(frozen=True)
+class Run(Started):
+    """A run with everything that it works with.
+
+    Attributes:
+        connection: holds the task's lock, and is in no transaction when the task begins.
+        trashed: whether deleted rows are kept; False deletes permanently.
+        paused_by_setting: HOUSEKEEPING_PAUSED.
+    """
+
+    connection: sa.Connection
+    observer: Observer
+    clock: Callable[[], datetime]
+    trashed: bool
+    paused_by_setting: bool

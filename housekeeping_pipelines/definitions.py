@@ -6,14 +6,6 @@ Importing this module reads the environment, `.env` and `housekeeping.yaml`, and
 import dagster as dg
 
 from housekeeping_pipelines.application.config import load_config
-from housekeeping_pipelines.common.jobs import Task, every_hours, schedule, sequence
-from housekeeping_pipelines.common.resources import (
-    DatabaseResource,
-    ObjectStorageResource,
-    ObserverResource,
-    SourcesResource,
-    VectorStoreResource,
-)
 from housekeeping_pipelines.maintenance.definitions import (
     DRAIN_FILE_OUTBOX,
     PURGE_TRASH,
@@ -30,6 +22,14 @@ from housekeeping_pipelines.retention import definitions as retention
 from housekeeping_pipelines.sessions.definitions import CLEANUP_FILES
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.statistics.definitions import GENERATE_STATISTICS
+from housekeeping_pipelines.tasks.jobs import Task, every_hours, schedule, sequence
+from housekeeping_pipelines.tasks.resources import (
+    DatabaseResource,
+    ObjectStorageResource,
+    ObserverResource,
+    SourcesResource,
+    VectorStoreResource,
+)
 from housekeeping_pipelines.watched_documents.definitions import SYNC_WATCHED_DOCUMENTS, watched_documents_sensor
 
 _settings = load_settings()

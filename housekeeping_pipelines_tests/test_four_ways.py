@@ -45,7 +45,7 @@ _RUNS = """
 _REPORTS = """
 import json, sys
 import dagster as dg
-from housekeeping_pipelines.common.reporting import read_reports
+from housekeeping_pipelines.tasks.reporting import read_reports
 
 with dg.DagsterInstance.get() as instance:
     json.dump({run_id: read_reports(instance, run_id) for run_id in sys.argv[1:]}, sys.stdout)

@@ -8,14 +8,14 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import TaskConfig
-from housekeeping_pipelines.common.jobs import Task, sensor
-from housekeeping_pipelines.common.reporting import read_reports, run_task
-from housekeeping_pipelines.common.runs import run_in_flight
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.tasks.config import TaskConfig
+from housekeeping_pipelines.tasks.dagster_runs import run_in_flight
+from housekeeping_pipelines.tasks.jobs import Task, sensor
+from housekeeping_pipelines.tasks.reporting import read_reports, run_task
 
 
 class Undo(dg.Config):

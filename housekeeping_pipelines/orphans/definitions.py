@@ -5,9 +5,6 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import DeletionConfig, FileDeletionConfig
-from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.database import Database
@@ -17,6 +14,9 @@ from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
 from housekeeping_pipelines.resources.vectors import Vectors
+from housekeeping_pipelines.tasks.config import DeletionConfig, FileDeletionConfig
+from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.reporting import run_task
 
 # What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).
 MEDIA_EXTENSIONS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "mp4", "webm", "mkv", "avi", "mov", "m4v")

@@ -10,15 +10,15 @@ from pydantic import Field
 
 from housekeeping_pipelines.application.config import HousekeepingConfig, RetentionRule
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.common.config import DeletionConfig, TaskConfig
-from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.deletion.policy import RowPolicy
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.retention import policies, verify
+from housekeeping_pipelines.tasks.config import DeletionConfig, TaskConfig
+from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.reporting import run_task
 
 Days = Annotated[int | None, Field(ge=1, le=36500)]
 

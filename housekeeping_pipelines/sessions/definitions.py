@@ -3,14 +3,14 @@
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import DeletionConfig
-from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.orphans.stores import Stores
+from housekeeping_pipelines.tasks.config import DeletionConfig
+from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.reporting import run_task
 
 
 class CleanupFiles(DeletionConfig):

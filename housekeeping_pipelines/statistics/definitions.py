@@ -3,14 +3,14 @@
 import dagster as dg
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.common.config import TaskConfig
-from housekeeping_pipelines.common.jobs import Task
-from housekeeping_pipelines.common.reporting import run_task
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.statistics.snapshot import StatisticsReport, keep_snapshot, take_snapshot
+from housekeeping_pipelines.tasks.config import TaskConfig
+from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.reporting import run_task
 
 
 @dg.op

@@ -8,10 +8,6 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.common.config import TaskConfig
-from housekeeping_pipelines.common.jobs import Task, sensor
-from housekeeping_pipelines.common.reporting import run_task
-from housekeeping_pipelines.common.runs import run_in_flight
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
@@ -19,6 +15,10 @@ from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.tasks.config import TaskConfig
+from housekeeping_pipelines.tasks.dagster_runs import run_in_flight
+from housekeeping_pipelines.tasks.jobs import Task, sensor
+from housekeeping_pipelines.tasks.reporting import run_task
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from housekeeping_pipelines.common.reporting import _tables, plotted, summarize
 from housekeeping_pipelines.execution.report import FailedItem
+from housekeeping_pipelines.tasks.reporting import _tables, plotted, summarize
 from housekeeping_pipelines.watched_documents.report import Diff, SyncReport, Trouble
 
 REPORT = SyncReport(

@@ -96,8 +96,8 @@ def scheduler_info(json_: Json = False) -> None:
     """Show every schedule and sensor with its next run, as Dagster knows them."""
     settings = session.start()
     session.use_dagster(settings)
-    from housekeeping_pipelines.common.schedules import scheduler_status
     from housekeeping_pipelines.definitions import defs
+    from housekeeping_pipelines.tasks.scheduler_status import scheduler_status
 
     with launch.dagster_instance() as instance:
         document = scheduler_status(instance, defs, utc_now())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from housekeeping_pipelines.common.jobs import every_hours
 from housekeeping_pipelines.maintenance.definitions import drain_file_outbox_sensor
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.tasks.jobs import every_hours
 from housekeeping_pipelines_tests.deletion.support import sql
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.common.reporting import asset_key
-from housekeeping_pipelines.common.runs import MAX_RUNTIME_SECONDS, run_in_flight
+from housekeeping_pipelines.tasks.dagster_runs import MAX_RUNTIME_SECONDS, run_in_flight
+from housekeeping_pipelines.tasks.reporting import asset_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.common.runs import end_dead_runs, tag_run
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import SKIP_REASONS, Report, ended_by
 from housekeeping_pipelines.execution.wording import SYNC_COUNTS, in_units, missing
+from housekeeping_pipelines.tasks.dagster_runs import end_dead_runs, tag_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from housekeeping_pipelines.common.schedules import trigger_text
+from housekeeping_pipelines.tasks.scheduler_status import trigger_text
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import dagster as dg
 import psutil
 import pytest
 
-from housekeeping_pipelines.common import runs
-from housekeeping_pipelines.common.jobs import schedule
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.tasks import dagster_runs as runs
+from housekeeping_pipelines.tasks.jobs import schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -123,10 +123,10 @@ def find_by_python(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
 def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.orphans.finding import find_orphans
-    from housekeeping_pipelines.orphans.references import ReferenceSource, join_to_root
     from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+    from housekeeping_pipelines.stores.references import ReferenceSource, join_to_root
 
     def work() -> int:
         with make_engine(url(address)).connect() as connection:

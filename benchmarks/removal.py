@@ -173,10 +173,10 @@ def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     from housekeeping_pipelines.orphans.cleanup import clean_store
     from housekeeping_pipelines.orphans.definitions import CleanupOrphanObjects
     from housekeeping_pipelines.orphans.search import Search
-    from housekeeping_pipelines.orphans.stores import BUCKET as STORE
-    from housekeeping_pipelines.orphans.stores import Stores
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.settings import load_settings
+    from housekeeping_pipelines.stores.stores import Stores
+    from housekeeping_pipelines.stores.uses import BUCKET as STORE
 
     environ = {
         "SUPABASE_URL": server.url,

@@ -96,8 +96,8 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
 
     from housekeeping_pipelines.definitions import defs
     from housekeeping_pipelines.execution.database import Database
-    from housekeeping_pipelines.orphans.stores import Stores
     from housekeeping_pipelines.resources.vectors import Vectors
+    from housekeeping_pipelines.stores.stores import Stores
     from housekeeping_pipelines.tasks.dagster_runs import create_runs_here, end_dead_runs
     from housekeeping_pipelines.tasks.reporting import read_reports
     from housekeeping_pipelines.watched_documents.sources.opening import Sources

@@ -21,7 +21,6 @@ from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 from housekeeping_pipelines.execution.report import MAX_FAILED
 from housekeeping_pipelines.migrations import HEAD, current_revision
-from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, PlatformUses, Stores
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -29,6 +28,8 @@ from housekeeping_pipelines.postgres.engine import make_engine, opened
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.retention import policies
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
+from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS, PlatformUses
 from housekeeping_pipelines.watched_documents.queue import Queue
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import Database
-from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.tasks.config import TaskConfig
 from housekeeping_pipelines.tasks.dagster_runs import run_in_flight
 from housekeeping_pipelines.tasks.jobs import Task, sensor

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.orphans.search import Search
-    from housekeeping_pipelines.orphans.stores import PlatformUses, Stores
     from housekeeping_pipelines.resources.object_storage import StoredObject
+    from housekeeping_pipelines.stores.stores import Stores
+    from housekeeping_pipelines.stores.uses import PlatformUses
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
         HousekeepingError: the store or the references cannot be read: nothing went.
     """
     store, uses = stores[search.store], stores.uses(search.store)
-    return OrphanCleanup(run, store, uses, search, limits, stores.prefix(search)).execute()
+    return OrphanCleanup(run, store, uses, search, limits, search.prefix(stores.folder(search.store))).execute()
 
 
 @dataclass

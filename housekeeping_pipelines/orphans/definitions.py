@@ -12,8 +12,9 @@ from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.orphans.search import Search
-from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
 from housekeeping_pipelines.resources.vectors import Vectors
+from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.tasks.config import DeletionConfig, FileDeletionConfig
 from housekeeping_pipelines.tasks.jobs import Task
 from housekeeping_pipelines.tasks.reporting import run_task

@@ -25,8 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.orphans import listing
-from housekeeping_pipelines.orphans.references import ReferenceSource, check_sources, reference_keys, referred_to
 from housekeeping_pipelines.resources.object_storage import StoredObject
+from housekeeping_pipelines.stores.references import ReferenceSource, check_sources, reference_keys, referred_to
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,3 +31,19 @@ class Search:
     pattern: Collection[str] | None = None
     recursive: bool = True
     base_path: str | None = None
+
+    def prefix(self, root: Path) -> str:
+        """How the names begin that it is limited to, in a store whose folder is `root`.
+
+        Raises:
+            ConfigurationError: its folder is not within the store's.
+        """
+        if self.base_path is None:
+            return ""
+        inside = Path(os.path.normpath(root / self.base_path))
+        if not inside.is_relative_to(root) or not inside.resolve().is_relative_to(root.resolve()):
+            raise ConfigurationError(f"base_path {self.base_path!r} is not within {root}", hint="name a folder in it")
+        if not inside.is_dir():
+            raise ConfigurationError(f"base_path {self.base_path!r} is no folder in {root}", hint="name one that is")
+        name = inside.relative_to(root).as_posix()
+        return "" if name == "." else f"{name}/"

@@ -21,10 +21,10 @@ from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
-from housekeeping_pipelines.orphans.references import ReferenceSource
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.resources.object_storage import StoredObject
+from housekeeping_pipelines.stores.references import ReferenceSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

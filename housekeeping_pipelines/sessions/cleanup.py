@@ -10,9 +10,9 @@ from housekeeping_pipelines.deletion.outbox import drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
-from housekeeping_pipelines.orphans.stores import BUCKET
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 from housekeeping_pipelines.sessions.usage import quota_warning
+from housekeeping_pipelines.stores.uses import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable

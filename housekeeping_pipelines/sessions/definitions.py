@@ -7,7 +7,7 @@ from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
-from housekeeping_pipelines.orphans.stores import Stores
+from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.tasks.config import DeletionConfig
 from housekeeping_pipelines.tasks.jobs import Task
 from housekeeping_pipelines.tasks.reporting import run_task

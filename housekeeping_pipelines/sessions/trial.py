@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
-from housekeeping_pipelines.orphans.stores import BUCKET, Stores
 from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.stores.uses import BUCKET
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -9,9 +9,9 @@ from pydantic import Field
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import LogObserver, Observer
-from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.storage_server import StorageServer
-from housekeeping_pipelines_tests.stores import DAY, World
 from housekeeping_pipelines_tests.support import Installation
+from housekeeping_pipelines_tests.world import DAY, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

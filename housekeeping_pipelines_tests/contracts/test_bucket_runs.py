@@ -28,7 +28,7 @@ from housekeeping_pipelines.resources.object_storage.supabase_bucket import Supa
 from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
 from housekeeping_pipelines_tests.gate import Gate
 from housekeeping_pipelines_tests.storage_server import StorageServer
-from housekeeping_pipelines_tests.stores import HOUR, World
+from housekeeping_pipelines_tests.world import HOUR, World
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ import pytest
 
 from housekeeping_pipelines_tests.deletion.support import column, rows, sql
 from housekeeping_pipelines_tests.hammer.test_kill import settled
-from housekeeping_pipelines_tests.stores import World
 from housekeeping_pipelines_tests.support import until
+from housekeeping_pipelines_tests.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ from datetime import timedelta
 from pathlib import Path
 import sqlalchemy as sa
 from housekeeping_pipelines.execution.database import make_engine
-from housekeeping_pipelines_tests.stores import World
+from housekeeping_pipelines_tests.world import World
 from datetime import UTC, datetime
 
 what, url, home, run_id = sys.argv[1:]

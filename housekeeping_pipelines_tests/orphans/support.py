@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.orphans.finding import find_orphans
-from housekeeping_pipelines.orphans.references import ReferenceSource, join_to_root
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+from housekeeping_pipelines.stores.references import ReferenceSource, join_to_root
 from housekeeping_pipelines_tests.conftest import NOW
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
 from housekeeping_pipelines_tests.storage_server import Fault, StorageServer
-from housekeeping_pipelines_tests.stores import DAY, HOUR, World
+from housekeeping_pipelines_tests.world import DAY, HOUR, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

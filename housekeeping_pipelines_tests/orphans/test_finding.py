@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import ConfigurationError, Refused
-from housekeeping_pipelines.orphans.references import slugify
 from housekeeping_pipelines.resources.object_storage import StoredObject
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+from housekeeping_pipelines.stores.references import slugify
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import sql
 from housekeeping_pipelines_tests.orphans.support import MEDIA, make, media, names, search, source

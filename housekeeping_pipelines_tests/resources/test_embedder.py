@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from housekeeping_pipelines.application import sample_words
+from housekeeping_pipelines.demo import words as sample_words
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.embedder import Embedder, TextRefused
 from housekeeping_pipelines.resources.embedder.lexical import DIMENSION, LexicalEmbedder

@@ -41,10 +41,10 @@ def demo(
             "the demo writes sample data, and DATABASE_URL names a database of yours",
             hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
         )
-    from housekeeping_pipelines.application.sample import create_sample
-    from housekeeping_pipelines.application.sample_files import create_sample_files
     from housekeeping_pipelines.application.tables import metadata
     from housekeeping_pipelines.definitions import CHAINS
+    from housekeeping_pipelines.demo.files import create_sample_files
+    from housekeeping_pipelines.demo.platform import create_sample
     from housekeeping_pipelines.execution.database import Database
 
     started = time.monotonic()
@@ -81,10 +81,10 @@ def demo(
 
 def _forget_the_last(database: Database, settings: Settings, now: datetime) -> None:
     """What an earlier demo left in the trash, held, or knew belongs to a platform that is no more."""
-    from housekeeping_pipelines.application.sample import reset_sample
-    from housekeeping_pipelines.application.sample_files import sample_stores
     from housekeeping_pipelines.deletion.tables import file_outbox, holds, kept_files, trashed_files
     from housekeeping_pipelines.deletion.trash import purge
+    from housekeeping_pipelines.demo.files import sample_stores
+    from housekeeping_pipelines.demo.platform import reset_sample
     from housekeeping_pipelines.watched_documents.tables import watched_documents
 
     stores = sample_stores(settings)
@@ -105,7 +105,7 @@ def _is_configured(settings: Settings) -> bool:
 
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
     """Watch a page of a server of our own, let it change, and sync it; it is watched only while it is served."""
-    from housekeeping_pipelines.application.sample_site import SampleSite
+    from housekeeping_pipelines.demo.site import SampleSite
     from housekeeping_pipelines.watched_documents.watching import Watching
 
     with SampleSite() as site:

@@ -181,9 +181,10 @@ def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, 
 def _statistics(settings: Settings, hours: int) -> StorageStatistics:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.orphans.stores import BUCKET, Stores
     from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.sessions.usage import MEGABYTE, storage_statistics
+    from housekeeping_pipelines.stores.stores import Stores
+    from housekeeping_pipelines.stores.uses import BUCKET
 
     with session.platform_connection(settings) as connection:
         return storage_statistics(

@@ -153,7 +153,8 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
     Raises:
         ConfigurationError: the file is in none of the folders.
     """
-    from housekeeping_pipelines.orphans.stores import BUCKET, MEDIA, UPLOADS, Stores
+    from housekeeping_pipelines.stores.stores import Stores
+    from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
 
     type_, _, name = subject.partition(":")
     if type_ == "object" and name.strip("/"):

@@ -24,8 +24,8 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from housekeeping_pipelines.application import sample_words as words
 from housekeeping_pipelines.application.tables import metadata
+from housekeeping_pipelines.demo import words as words
 from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:

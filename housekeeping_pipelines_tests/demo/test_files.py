@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.application.sample import create_sample
-from housekeeping_pipelines.application.sample_files import create_sample_files
 from housekeeping_pipelines.application.tables import parsed_files
+from housekeeping_pipelines.demo.files import create_sample_files
+from housekeeping_pipelines.demo.platform import create_sample
 from housekeeping_pipelines.errors import Refused
-from housekeeping_pipelines.orphans.slugs import slug
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.slugs import slug
 from housekeeping_pipelines_tests.deletion.support import column
-from housekeeping_pipelines_tests.stores import World
+from housekeeping_pipelines_tests.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.maintenance import outbox, trash
 from housekeeping_pipelines.orphans.cleanup import clean_store
 from housekeeping_pipelines.orphans.search import Search
-from housekeeping_pipelines.orphans.stores import Stores
 from housekeeping_pipelines.sessions.cleanup import cleanup_files
 from housekeeping_pipelines.sessions.policies import Expiry
 from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import Watcher, sql
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, aggregate_order_by, array
 
 from housekeeping_pipelines.errors import Refused
-from housekeeping_pipelines.orphans import slugs
+from housekeeping_pipelines.stores import slugs
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits

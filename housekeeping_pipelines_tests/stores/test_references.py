@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.orphans.references import (
+from housekeeping_pipelines.stores.references import (
     ReferenceSource,
     Transform,
     basename,

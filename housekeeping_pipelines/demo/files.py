@@ -23,8 +23,8 @@ from housekeeping_pipelines.application.tables import (
     security_events,
 )
 from housekeeping_pipelines.errors import Refused
-from housekeeping_pipelines.orphans.slugs import slug
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER
+from housekeeping_pipelines.stores.slugs import slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

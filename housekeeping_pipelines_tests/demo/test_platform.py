@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.application import sample_words
-from housekeeping_pipelines.application.sample import LEFT_EMPTY, MARKER, SampleSize, create_sample, reset_sample
 from housekeeping_pipelines.application.tables import metadata
+from housekeeping_pipelines.demo import words as sample_words
+from housekeeping_pipelines.demo.platform import LEFT_EMPTY, MARKER, SampleSize, create_sample, reset_sample
 from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:

@@ -1,0 +1,102 @@
+"""What of the platform names the objects of each store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion.tables import kept_files
+from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.stores import references
+from housekeeping_pipelines.stores.references import ReferenceSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from housekeeping_pipelines.application.config import HousekeepingConfig
+
+
+UPLOADS, MEDIA, BUCKET = "uploads", "media", "bucket"
+
+
+# The columns of processed_documents that name objects: what was uploaded, and what was made of it.
+SOURCE_COLUMN = "source_file_path"
+
+
+OUTPUT_COLUMNS = ("excel_file_path", "pdf_file_path", "doc_file_path")
+
+
+# A path that begins with / names the same object: storage's own clients take it off.
+_from_root = references.Transform(
+    "from_root", lambda value: [sa.func.ltrim(value, "/"), sa.case((sa.func.starts_with(value, "/"), value))]
+)
+
+
+@dataclass(frozen=True)
+class PlatformUses:
+    """What of the platform names objects of one store.
+
+    `sources` fails rather than leave one out: a name that nobody was asked about would look like nobody's.
+    """
+
+    store: str
+    config: HousekeepingConfig
+    root: Path | None = None
+
+    def sources(self, connection: sa.Connection) -> list[ReferenceSource]:
+        """The columns that refer to the store's names.
+
+        Raises:
+            ConfigurationError: the platform lacks such a table or column, and the mapping does not say so.
+        """
+        platform = Platform(Catalog(connection), self.config)
+        found: list[ReferenceSource] = []
+        for table_name, columns, transform in self._columns():
+            table = platform.table(table_name)
+            names = [theirs for column in columns if (theirs := table.names[column]) is not None]
+            found += [ReferenceSource(table.live, name, transform=transform) for name in names]
+        return found
+
+    def _columns(self) -> list[tuple[str, Sequence[str], references.Transform]]:
+        if self.store == UPLOADS:
+            return [("parsed_files", ["filename"], references.slugify)]
+        if self.store == MEDIA:
+            assert self.root is not None  # noqa: S101 - a folder has one
+            paths = references.join_to_root(self.root)
+            return [
+                ("detections", ["file_path", "thumbnail_path"], paths),
+                ("security_events", ["clip_path"], paths),
+            ]
+        return [("processed_documents", [SOURCE_COLUMN, *OUTPUT_COLUMNS], _from_root)]
+
+    def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+        """Those of the names that a row refers to now, or that were kept when their row went.
+
+        Raises:
+            ConfigurationError: it cannot be known.
+        """
+        if not names:
+            return set()
+        return references.referred_to(connection, self.sources(connection), names) | self.kept(connection, names)
+
+    def kept(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+        """Those that stayed when the row that named them went."""
+        wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
+        statement = sa.select(kept_files.c.name).where(kept_files.c.store == self.store)
+        return set(connection.scalars(statement.where(kept_files.c.name == sa.any_(wanted))))
+
+    def of_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+        """Those in the folder of an upload session that exists, whether or not a document names them."""
+        if self.store != BUCKET:
+            return set()
+        sessions = Platform(Catalog(connection), self.config).table("upload_sessions")
+        key = sa.cast(sessions["session_key"], sa.Text)
+        folders = sorted({name.partition("/")[0] for name in names if "/" in name})
+        wanted = sa.bindparam("folders", folders, ARRAY(sa.Text))
+        live = set(connection.scalars(sa.select(key).where(key == sa.any_(wanted))))
+        return {name for name in names if "/" in name and name.partition("/")[0] in live}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.files import count_files_of_rows, queue_files_of_rows
+from housekeeping_pipelines.deletion.file_outbox import count_files_of_rows, queue_files_of_rows
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
+from housekeeping_pipelines.deletion.mirrors import Mirror, copy_to_mirror, move_to_mirror
 from housekeeping_pipelines.deletion.tables import pauses, trash_batches, trash_references
-from housekeeping_pipelines.deletion.trash import Mirror, copy_to_mirror, move_to_mirror
 from housekeeping_pipelines.postgres.keys import Key, matches, text_of
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 

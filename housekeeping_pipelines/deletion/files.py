@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 
+from housekeeping_pipelines.deletion.file_outbox import Entry, _rows, delay
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.tables import file_outbox, kept_files, trashed_files
+from housekeeping_pipelines.deletion.store import Store
+from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
-from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.postgres.keys import is_one_of
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, Removal, StorageRefused
 
@@ -26,66 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.policy import FileColumn
-    from housekeeping_pipelines.resources.object_storage import ObjectStorage, StoredObject
+    from housekeeping_pipelines.resources.object_storage import StoredObject
 
 # Held in share mode by whoever moves files, and alone by an undo, which must not meet one half way.
 FILES_LOCK = "files"
 
-# As many as storage removes in one transaction of its own (supabase-storage splits larger requests into 500).
-BATCH_FILES = 500
-
-# GitLab's outbox waits as long before it takes an entry again that a worker may have died with (ci_deleted_objects).
-LEASE = timedelta(minutes=10)
-
-FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=6)
 
 # An entry that a hold keeps is looked at again so often.
 HELD_DELAY = timedelta(days=1)
-
-# From so many attempts on an entry is named to people.
-STUCK_ATTEMPTS = 5
-
-
-class Uses(Protocol):
-    """Knows which names of a store something refers to."""
-
-    def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those of the names that something refers to now.
-
-        Raises:
-            HousekeepingError, sqlalchemy.exc.DBAPIError: it cannot be known; nothing may go.
-        """
-
-
-@dataclass(frozen=True)
-class Store:
-    """A store by the name that the outbox and the trash know it by.
-
-    Attributes:
-        trash_prefix: where in the store what went stays until it expires; None: it is gone at once.
-    """
-
-    name: str
-    storage: ObjectStorage
-    trash_prefix: str | None
-    uses: Uses
-
-    def trash_name(self, run_id: str, name: str) -> str:
-        return f"{self.trash_prefix}/{run_id}/{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the outbox; `modified` as the object was when it was chosen, None for whatever it is now."""
-
-    id: int
-    run_id: str
-    task: str
-    name: str
-    bytes: int | None
-    modified: datetime | None
-    attempts: int
 
 
 @dataclass
@@ -107,127 +56,6 @@ class Outcome:
     held: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     down: Unavailable | None = None
-
-
-def queue(
-    connection: sa.Connection,
-    store: Store,
-    objects: Iterable[StoredObject],
-    *,
-    run_id: str,
-    task: str,
-    now: datetime,
-) -> list[Entry]:
-    """Write entries for objects that the caller takes away itself, at once; the caller commits."""
-    found = list(objects)
-    if not found:
-        return []
-    values: dict[str, sa.ColumnElement[Any]] = {
-        "run_id": sa.literal(run_id, sa.Text),
-        "task": sa.literal(task, sa.Text),
-        "store": sa.literal(store.name, sa.Text),
-        "queued_at": sa.literal(now),
-        "next_attempt_at": sa.literal(now + LEASE),
-        "attempts": sa.literal(1),
-    }
-    given = _rows(
-        name=("text[]", [each.name for each in found]),
-        bytes=("bigint[]", [each.size for each in found]),
-        modified=("timestamptz[]", [each.modified for each in found]),
-    )
-    rows = sa.select(*values.values(), *given.c)
-    statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
-    return _entries(connection.execute(statement))
-
-
-def _rows(**columns: tuple[str, list[Any]]) -> sa.TableValuedAlias:
-    """Lists as the columns of a table: a thousand rows in one statement of one shape."""
-    lists = [sa.cast(values, PgType(kind)) for kind, values in columns.values()]
-    return sa.func.unnest(*lists).table_valued(*columns).render_derived()
-
-
-def queue_files_of_rows(
-    connection: sa.Connection,
-    columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]],
-    *,
-    run_id: str,
-    task: str,
-    now: datetime,
-) -> dict[str, int]:
-    """Write entries for what rows name, in the transaction that deletes the rows; what is kept is noted instead.
-
-    Returns:
-        entries by store.
-    """
-    queued: dict[str, int] = {}
-    for column, which in columns:
-        names = _names_in(column, which)
-        if column.kept:
-            given = [sa.literal(column.store, sa.Text), names.c.name, sa.literal(run_id, sa.Text), sa.literal(now)]
-            kept = pg.insert(kept_files).from_select(["store", "name", "run_id", "kept_at"], sa.select(*given))
-            connection.execute(kept.on_conflict_do_nothing())
-            continue
-        values: dict[str, sa.ColumnElement[Any]] = {
-            "run_id": sa.literal(run_id, sa.Text),
-            "task": sa.literal(task, sa.Text),
-            "store": sa.literal(column.store, sa.Text),
-            "name": names.c.name,
-            "queued_at": sa.literal(now),
-            "next_attempt_at": sa.literal(now),
-        }
-        insert = sa.insert(file_outbox).from_select(list(values), sa.select(*values.values()))
-        count = connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
-        queued[column.store] = queued.get(column.store, 0) + count
-    return queued
-
-
-def count_files_of_rows(
-    connection: sa.Connection, columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]]
-) -> dict[str, int]:
-    """How many entries `queue_files_of_rows` would write, by store."""
-    counts: dict[str, int] = {}
-    for column, which in columns:
-        if not column.kept:
-            count = connection.scalar(sa.select(sa.func.count()).select_from(_names_in(column, which))) or 0
-            counts[column.store] = counts.get(column.store, 0) + count
-    return counts
-
-
-def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
-    """Each name once; a path that begins at the store's root is the same name."""
-    name = sa.func.ltrim(sa.cast(column.table.selectable.c[column.column], sa.Text), "/")
-    return sa.select(name.label("name")).where(which, name != "").distinct().subquery()
-
-
-def take(
-    connection: sa.Connection, store: str, *, now: datetime, run_id: str | None = None, limit: int = BATCH_FILES
-) -> list[Entry]:
-    """Lease entries that are due, the longest waiting first, and those of other workers not; commits."""
-    due = sa.select(file_outbox.c.id).where(file_outbox.c.store == store, file_outbox.c.next_attempt_at <= now)
-    if run_id is not None:
-        due = due.where(file_outbox.c.run_id == run_id)
-    due = due.order_by(file_outbox.c.next_attempt_at, file_outbox.c.id).limit(limit).with_for_update(skip_locked=True)
-    statement = (
-        sa.update(file_outbox)
-        .where(file_outbox.c.id.in_(due.scalar_subquery()))
-        .values(next_attempt_at=now + LEASE, attempts=file_outbox.c.attempts + 1)
-        .returning(*_ENTRY)
-    )
-    found = _entries(connection.execute(statement))
-    connection.commit()
-    return found
-
-
-_ENTRY = [file_outbox.c[name] for name in Entry.__slots__]
-
-
-def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
-    return [Entry(**row._mapping) for row in rows]
-
-
-def delay(attempts: int) -> timedelta:
-    """How long to wait after so many attempts that failed."""
-    return min(FIRST_DELAY * (1 << min(attempts - 1, 20)), LONGEST_DELAY)
 
 
 @dataclass
@@ -353,7 +181,7 @@ class FileRemoval:
             connection.execute(sa.insert(trashed_files).from_select(names, values))
         done = outcome.gone.keys() | outcome.absent | outcome.in_use
         ids = [entry.id for entry in self.entries if entry.name in done]
-        connection.execute(sa.delete(file_outbox).where(_in(file_outbox.c.id, ids)))
+        connection.execute(sa.delete(file_outbox).where(is_one_of(file_outbox.c.id, ids)))
         waiting = dict.fromkeys(self._undecided(), outcome.down.one_line) if outcome.down else {}
         later: dict[tuple[datetime, str | None], list[int]] = {}
         for entry in self.entries:
@@ -362,14 +190,10 @@ class FileRemoval:
             elif (reason := (outcome.failed.get(entry.name) or waiting.get(entry.name))) is not None:
                 later.setdefault((now + delay(entry.attempts), reason), []).append(entry.id)
         for (moment, reason), ids in later.items():
-            statement = sa.update(file_outbox).where(_in(file_outbox.c.id, ids))
+            statement = sa.update(file_outbox).where(is_one_of(file_outbox.c.id, ids))
             connection.execute(statement.values(next_attempt_at=moment, last_error=reason))
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
     """As storage orders them: by their bytes."""
     return sorted(names, key=lambda name: name.encode(errors="surrogateescape"))
-
-
-def _in(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
-    return column == sa.any_(sa.cast(ids, PgType("bigint[]")))

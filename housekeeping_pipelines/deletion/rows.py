@@ -15,10 +15,10 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
+from housekeeping_pipelines.deletion.candidates import CandidateList
 from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
-from housekeeping_pipelines.deletion.listing import CandidateList
+from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import (
     MAX_FAILED,

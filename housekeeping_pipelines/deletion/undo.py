@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.compiler import compiles
 
-from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
-from housekeeping_pipelines.deletion.trash import (
+from housekeeping_pipelines.deletion.mirrors import (
     BATCH_COLUMN,
     Mirror,
     find_mirrors,
     prefer_indexes,
     summarize_mirrors,
-    undo_lock,
 )
+from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
+from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table

@@ -14,8 +14,8 @@ from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.clock import utc_now
+from housekeeping_pipelines.deletion.drain import stuck
 from housekeeping_pipelines.deletion.guards import check_privileges
-from housekeeping_pipelines.deletion.outbox import stuck
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
+from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
 from housekeeping_pipelines.execution.report import SKIP_REASONS, FailedItem
 
 # A sensor's look: enough to know that there is work.
@@ -15,7 +15,7 @@ LOOK_AT, LOOK_SECONDS = 10_000, 5
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.settings import Settings

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.file_trash import count_files, purge_files, restore_files
-from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, count_expired, purge, undo_lock
+from housekeeping_pipelines.deletion.file_undo import count_files, purge_files, restore_files
+from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
+from housekeeping_pipelines.deletion.trash import count_expired, purge, undo_lock
 from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
 from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
@@ -17,7 +18,7 @@ from housekeeping_pipelines.postgres.locks import shared_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
 
 

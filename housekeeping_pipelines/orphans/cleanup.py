@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.files import FileRemoval, queue
+from housekeeping_pipelines.deletion.file_outbox import queue
+from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem, Report
 from housekeeping_pipelines.orphans.finding import Orphans, find_orphans
@@ -16,8 +17,9 @@ from housekeeping_pipelines.orphans.listing import NamesInChunks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from housekeeping_pipelines.deletion.files import Outcome, Store
+    from housekeeping_pipelines.deletion.files import Outcome
     from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.errors import Unavailable
     from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
-from housekeeping_pipelines.deletion.trash import MIRRORS_LOCK, find_mirrors
+from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans

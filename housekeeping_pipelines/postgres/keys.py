@@ -57,3 +57,7 @@ def _array(values: Sequence[str]) -> str:
 def item_name(table: Table, key: Key) -> str:
     """How a row is named to people: `conversations/42`."""
     return f"{table.label}/{','.join(key)}"
+
+
+def is_one_of(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    return column == sa.any_(sa.cast(ids, PgType("bigint[]")))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.outbox import drain
+from housekeeping_pipelines.deletion.drain import drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.drain import Drained
     from housekeeping_pipelines.deletion.limits import Limits
-    from housekeeping_pipelines.deletion.outbox import Drained
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
 
 

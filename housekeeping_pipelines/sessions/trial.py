@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.platform import MappedTable
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.settings import Settings
 
 SESSION = "test_cleanup_session_123"

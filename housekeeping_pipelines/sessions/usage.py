@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS
+from housekeeping_pipelines.deletion.file_outbox import STUCK_ATTEMPTS
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.resources.object_storage import StoredObject
 
 WARN_AT = 0.8

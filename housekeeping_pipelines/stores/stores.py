@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.config import load_config
-from housekeeping_pipelines.deletion.files import Store
+from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
 from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS, PlatformUses

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.file_trash import count_files, purge_files, restore_files
-from housekeeping_pipelines.deletion.files import (
+from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
+from housekeeping_pipelines.deletion.file_outbox import (
     BATCH_FILES,
     LEASE,
     LONGEST_DELAY,
     STUCK_ATTEMPTS,
-    FileRemoval,
-    Outcome,
-    Store,
     delay,
     queue,
     take,
 )
+from housekeeping_pipelines.deletion.file_undo import count_files, purge_files, restore_files
+from housekeeping_pipelines.deletion.files import FileRemoval, Outcome
 from housekeeping_pipelines.deletion.holds import add_name_hold
-from housekeeping_pipelines.deletion.outbox import count_due, drain, stuck
+from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.deletion.undo import UndoResult
 from housekeeping_pipelines.errors import Unavailable

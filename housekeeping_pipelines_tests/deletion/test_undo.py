@@ -8,17 +8,15 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.trash import (
+from housekeeping_pipelines.deletion.mirrors import (
     MIRRORS_LOCK,
-    count_expired,
     ensure_mirror,
     find_mirrors,
-    list_trash,
     mirrors_with_own_types,
     prefer_indexes,
-    purge,
     summarize_mirrors,
 )
+from housekeeping_pipelines.deletion.trash import count_expired, list_trash, purge
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.limits import Limits
+from housekeeping_pipelines.deletion.mirrors import find_mirrors
 from housekeeping_pipelines.deletion.rows import delete_rows
-from housekeeping_pipelines.deletion.trash import find_mirrors
 from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.retention import policies
 

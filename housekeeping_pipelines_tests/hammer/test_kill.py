@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.trash import find_mirrors
+from housekeeping_pipelines.deletion.mirrors import find_mirrors
 from housekeeping_pipelines_tests.support import Installation, until
 
 if TYPE_CHECKING:

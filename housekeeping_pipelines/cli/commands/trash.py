@@ -33,7 +33,8 @@ def _group() -> None:
 def list_(json_: Json = False) -> None:
     """List the runs whose deletions can still be undone, the latest first."""
     settings = session.start()
-    from housekeeping_pipelines.deletion.trash import list_trash, mirrors_with_own_types
+    from housekeeping_pipelines.deletion.mirrors import mirrors_with_own_types
+    from housekeeping_pipelines.deletion.trash import list_trash
 
     with session.platform_connection(settings) as connection:
         runs = list_trash(connection, timedelta(days=settings.trash_retention_days))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.files import STUCK_ATTEMPTS, FileRemoval, take
+from housekeeping_pipelines.deletion.file_outbox import STUCK_ATTEMPTS, take
+from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_FAILED
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.files import Outcome, Store
+    from housekeeping_pipelines.deletion.files import Outcome
+    from housekeeping_pipelines.deletion.store import Store
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.listing import SLICE_BLOCKS, CandidateList
+from housekeeping_pipelines.deletion.candidates import SLICE_BLOCKS, CandidateList
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import OLD, YOUNG, delete, old_rows, scalar, sql, task_runner

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.files import BATCH_FILES, FILES_LOCK
+from housekeeping_pipelines.deletion.file_outbox import BATCH_FILES
+from housekeeping_pipelines.deletion.files import FILES_LOCK
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import HousekeepingError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from housekeeping_pipelines.deletion.files import Store
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.deletion.undo import UndoResult
 
     StoreOf = Callable[[str], Store]

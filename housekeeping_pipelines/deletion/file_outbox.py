@@ -1,0 +1,170 @@
+"""The outbox: what is to leave a store, written with the deletion of the rows that owned it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from housekeeping_pipelines.deletion.store import Store
+from housekeeping_pipelines.deletion.tables import file_outbox, kept_files
+from housekeeping_pipelines.postgres.catalog import PgType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from housekeeping_pipelines.deletion.policy import FileColumn
+    from housekeeping_pipelines.resources.object_storage import StoredObject
+
+
+# As many as storage removes in one transaction of its own (supabase-storage splits larger requests into 500).
+BATCH_FILES = 500
+
+
+# GitLab's outbox waits as long before it takes an entry again that a worker may have died with (ci_deleted_objects).
+LEASE = timedelta(minutes=10)
+
+
+FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=6)
+
+
+# From so many attempts on an entry is named to people.
+STUCK_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the outbox; `modified` as the object was when it was chosen, None for whatever it is now."""
+
+    id: int
+    run_id: str
+    task: str
+    name: str
+    bytes: int | None
+    modified: datetime | None
+    attempts: int
+
+
+def queue(
+    connection: sa.Connection,
+    store: Store,
+    objects: Iterable[StoredObject],
+    *,
+    run_id: str,
+    task: str,
+    now: datetime,
+) -> list[Entry]:
+    """Write entries for objects that the caller takes away itself, at once; the caller commits."""
+    found = list(objects)
+    if not found:
+        return []
+    values: dict[str, sa.ColumnElement[Any]] = {
+        "run_id": sa.literal(run_id, sa.Text),
+        "task": sa.literal(task, sa.Text),
+        "store": sa.literal(store.name, sa.Text),
+        "queued_at": sa.literal(now),
+        "next_attempt_at": sa.literal(now + LEASE),
+        "attempts": sa.literal(1),
+    }
+    given = _rows(
+        name=("text[]", [each.name for each in found]),
+        bytes=("bigint[]", [each.size for each in found]),
+        modified=("timestamptz[]", [each.modified for each in found]),
+    )
+    rows = sa.select(*values.values(), *given.c)
+    statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
+    return _entries(connection.execute(statement))
+
+
+def _rows(**columns: tuple[str, list[Any]]) -> sa.TableValuedAlias:
+    """Lists as the columns of a table: a thousand rows in one statement of one shape."""
+    lists = [sa.cast(values, PgType(kind)) for kind, values in columns.values()]
+    return sa.func.unnest(*lists).table_valued(*columns).render_derived()
+
+
+def queue_files_of_rows(
+    connection: sa.Connection,
+    columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]],
+    *,
+    run_id: str,
+    task: str,
+    now: datetime,
+) -> dict[str, int]:
+    """Write entries for what rows name, in the transaction that deletes the rows; what is kept is noted instead.
+
+    Returns:
+        entries by store.
+    """
+    queued: dict[str, int] = {}
+    for column, which in columns:
+        names = _names_in(column, which)
+        if column.kept:
+            given = [sa.literal(column.store, sa.Text), names.c.name, sa.literal(run_id, sa.Text), sa.literal(now)]
+            kept = pg.insert(kept_files).from_select(["store", "name", "run_id", "kept_at"], sa.select(*given))
+            connection.execute(kept.on_conflict_do_nothing())
+            continue
+        values: dict[str, sa.ColumnElement[Any]] = {
+            "run_id": sa.literal(run_id, sa.Text),
+            "task": sa.literal(task, sa.Text),
+            "store": sa.literal(column.store, sa.Text),
+            "name": names.c.name,
+            "queued_at": sa.literal(now),
+            "next_attempt_at": sa.literal(now),
+        }
+        insert = sa.insert(file_outbox).from_select(list(values), sa.select(*values.values()))
+        count = connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+        queued[column.store] = queued.get(column.store, 0) + count
+    return queued
+
+
+def count_files_of_rows(
+    connection: sa.Connection, columns: Iterable[tuple[FileColumn, sa.ColumnElement[bool]]]
+) -> dict[str, int]:
+    """How many entries `queue_files_of_rows` would write, by store."""
+    counts: dict[str, int] = {}
+    for column, which in columns:
+        if not column.kept:
+            count = connection.scalar(sa.select(sa.func.count()).select_from(_names_in(column, which))) or 0
+            counts[column.store] = counts.get(column.store, 0) + count
+    return counts
+
+
+def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
+    """Each name once; a path that begins at the store's root is the same name."""
+    name = sa.func.ltrim(sa.cast(column.table.selectable.c[column.column], sa.Text), "/")
+    return sa.select(name.label("name")).where(which, name != "").distinct().subquery()
+
+
+def take(
+    connection: sa.Connection, store: str, *, now: datetime, run_id: str | None = None, limit: int = BATCH_FILES
+) -> list[Entry]:
+    """Lease entries that are due, the longest waiting first, and those of other workers not; commits."""
+    due = sa.select(file_outbox.c.id).where(file_outbox.c.store == store, file_outbox.c.next_attempt_at <= now)
+    if run_id is not None:
+        due = due.where(file_outbox.c.run_id == run_id)
+    due = due.order_by(file_outbox.c.next_attempt_at, file_outbox.c.id).limit(limit).with_for_update(skip_locked=True)
+    statement = (
+        sa.update(file_outbox)
+        .where(file_outbox.c.id.in_(due.scalar_subquery()))
+        .values(next_attempt_at=now + LEASE, attempts=file_outbox.c.attempts + 1)
+        .returning(*_ENTRY)
+    )
+    found = _entries(connection.execute(statement))
+    connection.commit()
+    return found
+
+
+_ENTRY = [file_outbox.c[name] for name in Entry.__slots__]
+
+
+def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
+    return [Entry(**row._mapping) for row in rows]
+
+
+def delay(attempts: int) -> timedelta:
+    """How long to wait after so many attempts that failed."""
+    return min(FIRST_DELAY * (1 << min(attempts - 1, 20)), LONGEST_DELAY)

@@ -27,10 +27,13 @@ from housekeeping_pipelines.tasks.resources import (
     DatabaseResource,
     ObjectStorageResource,
     ObserverResource,
-    SourcesResource,
     VectorStoreResource,
 )
-from housekeeping_pipelines.watched_documents.definitions import SYNC_WATCHED_DOCUMENTS, watched_documents_sensor
+from housekeeping_pipelines.watched_documents.definitions import (
+    SYNC_WATCHED_DOCUMENTS,
+    SourcesResource,
+    watched_documents_sensor,
+)
 
 _settings = load_settings()
 _own_rules = retention.own_rules(load_config(_settings.housekeeping_config))

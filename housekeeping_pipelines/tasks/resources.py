@@ -12,7 +12,6 @@ from housekeeping_pipelines.execution.progress import LogObserver, Observer
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 
 class DatabaseResource(dg.ConfigurableResource[Database]):
@@ -62,21 +61,6 @@ class VectorStoreResource(dg.ConfigurableResource[Vectors]):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Vectors]:
         yield Vectors(load_settings())
-
-
-class SourcesResource(dg.ConfigurableResource[Sources]):
-    """Where watched documents come from; each source is opened when a document first needs it."""
-
-    variables: str = Field(
-        default="FETCH_ALLOWED_HOSTS, COLLECTOR_URL, and each source's credentials",
-        description="The environment variables that say how they are reached.",
-    )
-
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Sources]:
-        sources = Sources(load_settings())
-        yield sources
-        sources.close()
 
 
 class ObserverResource(dg.ConfigurableResource[Observer]):

@@ -3,6 +3,8 @@
 What does the work is imported by the op: importing the definitions is to stay quick.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import dagster as dg
@@ -68,7 +70,7 @@ def watched_documents_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg
     """Starts the job when a watched document is due."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        from housekeeping_pipelines.watched_documents.watching import look
+        from housekeeping_pipelines.watched_documents.administration import look
 
         try:
             due = look(load_settings())
@@ -86,3 +88,18 @@ def watched_documents_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg
 
 
 SYNC_WATCHED_DOCUMENTS = Task(sync_watched_documents, SyncWatchedDocuments)
+
+
+class SourcesResource(dg.ConfigurableResource[Sources]):
+    """Where watched documents come from; each source is opened when a document first needs it."""
+
+    variables: str = Field(
+        default="FETCH_ALLOWED_HOSTS, COLLECTOR_URL, and each source's credentials",
+        description="The environment variables that say how they are reached.",
+    )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Sources]:
+        sources = Sources(load_settings())
+        yield sources
+        sources.close()

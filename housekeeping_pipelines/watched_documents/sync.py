@@ -28,7 +28,7 @@ from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.diffs import unified_diff
-from housekeeping_pipelines.watched_documents.examining import Examiner, Finding
+from housekeeping_pipelines.watched_documents.fetch_and_compare import Examiner, Finding
 from housekeeping_pipelines.watched_documents.queue import Change, Queue
 from housekeeping_pipelines.watched_documents.report import Diff, SyncReport, Trouble
 from housekeeping_pipelines.watched_documents.texts import TextFileError

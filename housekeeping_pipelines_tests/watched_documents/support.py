@@ -17,10 +17,10 @@ from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
+from housekeeping_pipelines.watched_documents.administration import Watching
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Unchanged
 from housekeeping_pipelines.watched_documents.sync import Options, sync_documents
 from housekeeping_pipelines.watched_documents.texts import Texts
-from housekeeping_pipelines.watched_documents.watching import Watching
 from housekeeping_pipelines_tests.deletion.support import Watcher
 
 if TYPE_CHECKING:

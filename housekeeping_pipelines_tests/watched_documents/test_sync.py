@@ -14,8 +14,8 @@ from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
+from housekeeping_pipelines.watched_documents.administration import Watching
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
-from housekeeping_pipelines.watched_documents.watching import Watching
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import DAY, NEW, OLD, START, WEEK, World
 
@@ -519,7 +519,7 @@ def test_what_no_text_column_holds_is_taken_out(world: World) -> None:
 
 
 def test_a_huge_text_fails_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from housekeeping_pipelines.watched_documents import examining
+    from housekeeping_pipelines.watched_documents import fetch_and_compare as examining
 
     monkeypatch.setattr(examining, "MAX_TEXT_CHARACTERS", 10)
     world.document(PAGE)

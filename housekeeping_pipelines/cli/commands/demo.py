@@ -106,7 +106,7 @@ def _is_configured(settings: Settings) -> bool:
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
     """Watch a page of a server of our own, let it change, and sync it; it is watched only while it is served."""
     from housekeeping_pipelines.demo.site import SampleSite
-    from housekeeping_pipelines.watched_documents.watching import Watching
+    from housekeeping_pipelines.watched_documents.administration import Watching
 
     with SampleSite() as site:
         # The server is on loopback, which is nobody's to name; for this moment it is allowed.

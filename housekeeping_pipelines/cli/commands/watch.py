@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from housekeeping_pipelines.settings import Settings
+    from housekeeping_pipelines.watched_documents.administration import Decision, Watching
     from housekeeping_pipelines.watched_documents.queue import Entry
-    from housekeeping_pipelines.watched_documents.watching import Decision, Watching
 
 app = typer.Typer(help="Documents that are fetched again when they are due.", no_args_is_help=True)
 
@@ -160,7 +160,7 @@ def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, 
 @contextmanager
 def _watching(settings: Settings) -> Iterator[Watching]:
     from housekeeping_pipelines.application.config import load_config
-    from housekeeping_pipelines.watched_documents.watching import Watching
+    from housekeeping_pipelines.watched_documents.administration import Watching
 
     config = load_config(settings.housekeeping_config)
     with session.platform_connection(settings) as connection:

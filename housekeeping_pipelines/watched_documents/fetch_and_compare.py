@@ -13,7 +13,7 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.embedder import TextRefused
 from housekeeping_pipelines.resources.vector_store import Chunk
 from housekeeping_pipelines.watched_documents.chunking import content_hash, split
-from housekeeping_pipelines.watched_documents.judging import suspicion
+from housekeeping_pipelines.watched_documents.review import suspicion
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference
 from housekeeping_pipelines.watched_documents.texts import TextFileError

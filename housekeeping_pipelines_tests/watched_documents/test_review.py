@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from housekeeping_pipelines.watched_documents.diffs import MAX_LINES, unified_diff
-from housekeeping_pipelines.watched_documents.judging import looks_like, suspicion
+from housekeeping_pipelines.watched_documents.review import looks_like, suspicion
 
 HANDBOOK = "\n\n".join(f"Rule {n}: whoever leaves last closes door {n} and writes it into the book." for n in range(40))
 

@@ -10,7 +10,7 @@ import pytest
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.watched_documents.watching import Watching
+from housekeeping_pipelines.watched_documents.administration import Watching
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import OLD, WEEK, World
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from housekeeping_pipelines.watched_documents.watching import Watched
+    from housekeeping_pipelines.watched_documents.administration import Watched
 
 PAGE = "https://docs.example/page"
 HOUR = timedelta(hours=1)

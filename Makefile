@@ -19,10 +19,11 @@ dev: install  ## the Dagster web UI on the same data, schedules and sensors tick
 test: $(VENV)/dev install  ## all tests
 	"$(BIN)/pytest" -n $(WORKERS)
 
-check: $(VENV)/dev  ## ruff and mypy
+check: $(VENV)/dev  ## ruff, mypy and the floors
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
 
 bench: $(VENV)/dev  ## side-by-side measurements
 	"$(BIN)/python" benchmarks/import_time.py

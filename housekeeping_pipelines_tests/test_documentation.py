@@ -26,9 +26,8 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, Retent
 from housekeeping_pipelines.application.tables import OPTIONAL_COLUMNS
 from housekeeping_pipelines.cli.app import app
 from housekeeping_pipelines.execution.report import SKIP_REASONS, Report
-from housekeeping_pipelines.orphans.cleanup import OrphanReport
-from housekeeping_pipelines.orphans.vectors import VectorReport
-from housekeeping_pipelines.sessions.cleanup import SessionReport
+from housekeeping_pipelines.orphans.report import OrphanReport, VectorReport
+from housekeeping_pipelines.sessions.report import SessionReport
 from housekeeping_pipelines.settings import Settings, check_cron
 from housekeeping_pipelines.watched_documents.report import SyncReport
 from housekeeping_pipelines_tests.command_server import install

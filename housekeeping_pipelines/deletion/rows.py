@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -23,10 +23,12 @@ from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import (
     MAX_FAILED,
     MAX_SAMPLE,
+    PARTIAL,
     SKIP_REASONS,
+    SUCCEEDED,
     Candidate,
+    Ending,
     FailedItem,
-    ended_by,
 )
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -132,7 +134,7 @@ class RowDeletion:
         self._locked_in_a_row = 0
         # A dry run leaves the rows where they are: what several roots would take is counted with the first.
         self._seen: dict[int, set[Key]] = {oid: set() for oid in self.plan.shared}
-        ended: dict[str, Any] = {"status": "succeeded"}
+        ending = SUCCEEDED
         stopped: StoppedReason | None = None
         try:
             self._prepare()
@@ -144,9 +146,9 @@ class RowDeletion:
             stopped = stop.reason
             self._tally.skipped["budget"] += self._tally.candidates - self._tally.dealt_with
         except HousekeepingError as error:
-            ended = ended_by(error)
+            ending = Ending.of(error)
         except sa.exc.DBAPIError as error:
-            ended = ended_by(database_errors.explain(error, self.run.connection.engine.url))
+            ending = Ending.of(database_errors.explain(error, self.run.connection.engine.url))
         try:
             self.run.connection.rollback()
             self.run.connection.exec_driver_sql("CLOSE ALL")
@@ -156,13 +158,13 @@ class RowDeletion:
             self.run.connection.commit()
         except sa.exc.DBAPIError as error:
             # What was counted may not be on the disk: that is not a success.
-            if ended["status"] == "succeeded":
-                ended = ended_by(database_errors.explain(error, self.run.connection.engine.url))
+            if ending == SUCCEEDED:
+                ending = Ending.of(database_errors.explain(error, self.run.connection.engine.url))
         tally = self._tally
-        if ended["status"] == "succeeded" and tally.failed_count:
-            ended = {"status": "partial"}
+        if ending == SUCCEEDED and tally.failed_count:
+            ending = PARTIAL
         return self.run.report(
-            **ended,
+            ending,
             table=self.policy.table.label,
             stopped_reason=stopped,
             scanned=tally.scanned,

@@ -25,6 +25,7 @@ from housekeeping_pipelines.deletion.mirrors import (
 from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
 from housekeeping_pipelines.postgres.keys import item_name, matches
@@ -40,27 +41,19 @@ logger = logging.getLogger(__name__)
 MAX_CONFLICTS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """One row that stayed in the trash, or one reference that was not set again."""
-
-    item: str
-    reason: str
-
-
 @dataclass
 class UndoResult:
     """Rows that came back by table, and what did not."""
 
     run_id: str
     restored: dict[str, int] = field(default_factory=dict)
-    conflicts: list[Conflict] = field(default_factory=list)
+    conflicts: list[FailedItem] = field(default_factory=list)
     conflict_count: int = 0
 
     def conflict(self, item: str, reason: str, count: int = 1) -> None:
         self.conflict_count += count
         if len(self.conflicts) < MAX_CONFLICTS:
-            self.conflicts.append(Conflict(item, reason))
+            self.conflicts.append(FailedItem(item, reason))
 
     def to_dict(self) -> dict[str, Any]:
         """`{run_id, restored, conflicts, conflict_count}`."""

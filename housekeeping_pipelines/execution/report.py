@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from housekeeping_pipelines.errors import HousekeepingError, Refused
 
@@ -46,6 +46,31 @@ class FailedItem:
 
     item: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the status, and for a person why it is not success."""
+
+    status: Status
+    message: str | None = None
+    error_type: str | None = None
+
+    @classmethod
+    def of(cls, error: HousekeepingError) -> Self:
+        """The ending of a run that an error kept from its work."""
+        status: Status = "refused" if isinstance(error, Refused) else "failed"
+        return cls(status, error.one_line, type(error).__name__)
+
+    @classmethod
+    def failed(cls, error: HousekeepingError, *, note: str | None = None) -> Self:
+        """The ending of a run that an error broke off; `note` is added to the message."""
+        message = f"{error.one_line}; {note}" if note else error.one_line
+        return cls("failed", message, type(error).__name__)
+
+
+SUCCEEDED = Ending("succeeded")
+PARTIAL = Ending("partial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +119,3 @@ class Report:
         document["started_at"] = self.started_at.isoformat()
         document["duration_seconds"] = round(self.duration_seconds, 3)
         return document
-
-
-def ended_by(error: HousekeepingError) -> dict[str, Any]:
-    """The fields of a report that an error ended."""
-    status: Status = "refused" if isinstance(error, Refused) else "failed"
-    return {"status": status, "message": error.one_line, "error_type": type(error).__name__}

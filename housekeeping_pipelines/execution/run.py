@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from housekeeping_pipelines.execution.report import Report
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.report import Status
+    from housekeeping_pipelines.execution.report import Ending
+
+
+R = TypeVar("R", bound=Report)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Started:
         """Whether a budget of so many seconds is spent; None: there is no such budget."""
         return max_seconds is not None and self.elapsed_seconds >= max_seconds
 
-    def report(self, status: Status, *, kind: type[Report] = Report, **fields: Any) -> Report:
+    def report(self, ending: Ending, *, kind: type[R] = Report, **fields: Any) -> R:  # type: ignore[assignment]
         """The report of a run that ends now."""
         return kind(
             task=self.task,
@@ -49,7 +52,7 @@ class Started:
             dry_run=self.dry_run,
             started_at=self.started_at,
             duration_seconds=self.elapsed_seconds,
-            status=status,
+            **asdict(ending),
             **fields,
         )
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.progress import LogObserver, Observer
-from housekeeping_pipelines.execution.report import Report, ended_by
+from housekeeping_pipelines.execution.report import Ending, Report
 from housekeeping_pipelines.execution.run import Run, Started
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.locks import task_lock
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 logger = logging.getLogger(__name__)
+
+SKIPPED = Ending("skipped", "another run is doing this now")
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class TaskRunner:
                     report = body(run)
                 else:
                     with task_lock(connection, task) as taken:
-                        report = body(run) if taken else run.report("skipped", message="another run is doing this now")
+                        report = body(run) if taken else run.report(SKIPPED)
         except HousekeepingError as error:
-            report = started.report(**ended_by(error))
+            report = started.report(Ending.of(error))
         except sa.exc.DBAPIError as error:
-            report = started.report(**ended_by(database_errors.explain(error, self.engine.url)))
+            report = started.report(Ending.of(database_errors.explain(error, self.engine.url)))
         _log(report)
         return report
 

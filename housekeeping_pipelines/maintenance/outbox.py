@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
-from housekeeping_pipelines.execution.report import SKIP_REASONS, FailedItem
+from housekeeping_pipelines.execution.report import PARTIAL, SKIP_REASONS, SUCCEEDED, FailedItem
 
 # A sensor's look: enough to know that there is work.
 LOOK_AT, LOOK_SECONDS = 10_000, 5
@@ -31,7 +31,7 @@ def drain_outbox(
     due = count_due(connection, run.clock())
     connection.commit()
     if run.dry_run:
-        return run.report("succeeded", scanned=due, candidates=due, would_delete={"files": due} if due else {})
+        return run.report(SUCCEEDED, scanned=due, candidates=due, would_delete={"files": due} if due else {})
     paused = False
 
     def may_go_on() -> bool:
@@ -44,7 +44,7 @@ def drain_outbox(
     left = stuck(connection)
     connection.commit()
     return run.report(
-        "partial" if drained.failed_count else "succeeded",
+        PARTIAL if drained.failed_count else SUCCEEDED,
         stopped_reason="paused" if paused else None,
         scanned=due,
         candidates=due,

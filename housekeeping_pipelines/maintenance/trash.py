@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,10 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_undo import count_files, purge_files, restore_files
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
 from housekeeping_pipelines.deletion.trash import count_expired, purge, undo_lock
-from housekeeping_pipelines.deletion.undo import Conflict, find_run, undo_run
+from housekeeping_pipelines.deletion.undo import find_run, undo_run
 from housekeeping_pipelines.errors import Refused
-from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, PARTIAL, SUCCEEDED, FailedItem, Report
+from housekeeping_pipelines.maintenance.report import UndoReport
 from housekeeping_pipelines.postgres.locks import shared_lock
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ _STILL_DUE = (
     "what came back still matches the policy that took it: the next run takes it again, unless you hold it"
     " (`housekeeping hold add`) or give it a longer life"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndoReport(Report):
-    """A report with what came back by table; `run_id` is the undo's own, `undone_run_id` the one undone."""
-
-    undone_run_id: str = ""
-    restored: dict[str, int] = field(default_factory=dict)
-    conflicts: tuple[Conflict, ...] = ()
 
 
 def undo(
@@ -67,7 +58,7 @@ def undo(
         for name, count in counts.items()
     ]
     return run.report(
-        "partial" if result.conflict_count else "succeeded",
+        PARTIAL if result.conflict_count else SUCCEEDED,
         kind=UndoReport,
         undone_run_id=found,
         restored=result.restored,
@@ -93,7 +84,7 @@ def purge_trash(
     due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()
     if run.dry_run:
-        return run.report("succeeded", candidates=sum(due.values()), would_delete=due)
+        return run.report(SUCCEEDED, candidates=sum(due.values()), would_delete=due)
     paused = False
 
     def may_go_on() -> Iterator[bool]:
@@ -106,7 +97,7 @@ def purge_trash(
     removed = purge(connection, before=before, run_id=found, may_go_on=going_on)
     files, size, failed = purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on)
     return run.report(
-        "partial" if failed else "succeeded",
+        PARTIAL if failed else SUCCEEDED,
         candidates=sum(due.values()),
         deleted=removed | files,
         deleted_bytes=size,

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
-from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem, Report
+from housekeeping_pipelines.execution.report import (
+    MAX_FAILED,
+    MAX_SAMPLE,
+    PARTIAL,
+    SKIP_REASONS,
+    SUCCEEDED,
+    Candidate,
+    Ending,
+    FailedItem,
+    Report,
+)
 from housekeeping_pipelines.orphans.finding import Orphans, find_orphans
 from housekeeping_pipelines.orphans.listing import NamesInChunks
+from housekeeping_pipelines.orphans.report import OrphanReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,32 +43,6 @@ logger = logging.getLogger(__name__)
 
 # What a person looks at first who asks where the room goes.
 LARGEST = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrphanReport(Report):
-    """A report on files, with the fields of the system that it replaces.
-
-    Attributes:
-        scanned_files, orphaned_files: in the store, and of these what nothing refers to and may go.
-        deleted_files, deleted_bytes: what really went; 0 in a dry run.
-        would_delete_bytes: what would go in a dry run.
-        failed_deletions: up to 50 names that could not be taken away.
-        skipped_young, skipped_size_limit: too young; left for the next run by a budget.
-        missing_count, missing_files: names that rows refer to and the store does not have, up to 50 of them by name.
-        largest: the twenty largest candidates.
-    """
-
-    scanned_files: int = 0
-    orphaned_files: int = 0
-    deleted_files: int = 0
-    would_delete_bytes: int = 0
-    failed_deletions: tuple[str, ...] = ()
-    skipped_young: int = 0
-    skipped_size_limit: int = 0
-    missing_count: int = 0
-    missing_files: tuple[str, ...] = ()
-    largest: tuple[Candidate, ...] = ()
 
 
 def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> Report:
@@ -121,16 +106,12 @@ class OrphanCleanup:
             "in_use": len(self._belongs) + total.in_use,
             "budget": found.orphaned - total.dealt_with,
         }
-        status: dict[str, Any] = {"status": "partial" if total.failed_count else "succeeded"}
+        ending = PARTIAL if total.failed_count else SUCCEEDED
         if total.down is not None:
-            status = {
-                "status": "failed",
-                "message": f"{total.down.one_line}; what is on its way waits in the outbox",
-                "error_type": type(total.down).__name__,
-            }
+            ending = Ending.failed(total.down, note="what is on its way waits in the outbox")
         gone = {self.store.name: total.gone} if total.gone else {}
         return run.report(
-            **status,
+            ending,
             kind=OrphanReport,
             table=self.store.name,
             stopped_reason=stopped,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -19,8 +19,9 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, Candidate, Report
+from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, SUCCEEDED, Candidate, Ending, Report
 from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
+from housekeeping_pipelines.orphans.report import VectorReport
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.resources.object_storage import StoredObject
@@ -43,19 +44,6 @@ VECTORS = "vectors"
 
 # Watched documents that are read from the server at once.
 _STREAMED_AT_ONCE = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorReport(Report):
-    """A report on the vectors of documents; counts are of documents, not of their chunks.
-
-    Attributes:
-        missing_count, missing: watched documents that have no vectors, up to 50 of them by their ids: the next sync
-            makes them.
-    """
-
-    missing_count: int = 0
-    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,17 +130,17 @@ class VectorCleanup:
         self._planned = found.orphaned if limits.max_rows is None else min(found.orphaned, limits.max_rows)
         stopped: StoppedReason | None = "max_rows" if self._planned < found.orphaned else None
         self.run.observer.planned(run.task, f"documents of {self.store.label}", self._planned, dry_run=run.dry_run)
-        status: dict[str, Any] = {"status": "succeeded"}
+        ending = SUCCEEDED
         try:
             stopped = self._take(orphans) or stopped
         except HousekeepingError as error:
             if not self._gone:
                 raise
             # What went is to be told.
-            status = {"status": "failed", "message": error.one_line, "error_type": type(error).__name__}
+            ending = Ending.failed(error)
         deleted = {VECTORS: self._gone} if self._gone else {}
         return run.report(
-            **status,
+            ending,
             kind=VectorReport,
             table=VECTORS,
             stopped_reason=stopped,

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.plan import make_plan
-from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, PARTIAL, Ending, FailedItem, Report
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.retention.policies import ORPHAN_FLOOR
 
@@ -40,11 +40,10 @@ def verify_no_orphans(run: Run, config: HousekeepingConfig) -> Report:
             parent = plan.members[key.parent].label
             found.append(FailedItem(child.label, f"{count:,} rows refer by {key.name} to no row of {parent}"))
     return run.report(
-        "partial" if found else "succeeded",
+        PARTIAL if found else Ending("succeeded", "nothing refers to a row that does not exist"),
         scanned=scanned,
         failed=tuple(found[:MAX_FAILED]),
         failed_count=len(found),
-        message=None if found else "nothing refers to a row that does not exist",
         warnings=tuple(plan.warnings()),
     )
 

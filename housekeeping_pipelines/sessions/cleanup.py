@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.drain import drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
-from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
+from housekeeping_pipelines.sessions.report import SessionReport
 from housekeeping_pipelines.sessions.usage import quota_warning
 from housekeeping_pipelines.stores.uses import BUCKET
 
@@ -22,19 +23,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionReport(Report):
-    """A report on sessions and their files.
-
-    Attributes:
-        storage_bytes, quota_used: what the bucket holds afterwards, and its share of MAX_STORAGE_SIZE_MB; null where
-            it is not known.
-    """
-
-    storage_bytes: int | None = None
-    quota_used: float | None = None
 
 
 def cleanup_files(

@@ -4,10 +4,11 @@ import dagster as dg
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.execution.database import Database
-from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.report import SUCCEEDED, Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.postgres.catalog import Catalog
-from housekeeping_pipelines.statistics.snapshot import StatisticsReport, keep_snapshot, take_snapshot
+from housekeeping_pipelines.statistics.report import StatisticsReport
+from housekeeping_pipelines.statistics.snapshot import keep_snapshot, take_snapshot
 from housekeeping_pipelines.tasks.config import TaskConfig
 from housekeeping_pipelines.tasks.jobs import Task
 from housekeeping_pipelines.tasks.reporting import run_task
@@ -25,7 +26,7 @@ def generate_statistics(
         if not run.dry_run:
             keep_snapshot(connection, stats, run_id=run.run_id, now=run.started_at)
             connection.commit()
-        return run.report("succeeded", kind=StatisticsReport, stats=stats)
+        return run.report(SUCCEEDED, kind=StatisticsReport, stats=stats)
 
     run_task(context, database, body, dry_run=config.dry_run)
 

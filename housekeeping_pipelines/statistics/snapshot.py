@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.statistics.report import Statistics
 from housekeeping_pipelines.statistics.tables import statistics_snapshots
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.platform import Platform
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """`total_users` counts the active ones; "recent" is created within the last 24 hours."""
-
-    total_users: int
-    total_conversations: int
-    total_messages: int
-    recent_conversations_24h: int
-    recent_messages_24h: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatisticsReport(Report):
-    """A report with the counters; null where they could not be taken."""
-
-    stats: Statistics | None = None
 
 
 def take_snapshot(connection: sa.Connection, platform: Platform, now: datetime) -> Statistics:

@@ -6,13 +6,14 @@ The event holds the whole report, so that whoever launched the run reads the sam
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import SKIP_REASONS, Report, ended_by
+from housekeeping_pipelines.execution.report import SKIP_REASONS, Ending, Report
 from housekeeping_pipelines.execution.wording import SYNC_COUNTS, in_units, missing
 from housekeeping_pipelines.tasks.dagster_runs import end_dead_runs, tag_run
 
@@ -50,13 +51,13 @@ def run_task(
     try:
         report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run)
     except HousekeepingError as error:
-        report = _blank(task, context.run_id, ended_by(error))
+        report = _blank(task, context.run_id, Ending.of(error))
     publish(context, report)
 
 
-def _blank(task: str, run_id: str, ended: dict[str, Any]) -> Report:
+def _blank(task: str, run_id: str, ending: Ending) -> Report:
     """The report of a task that did not get as far as its own."""
-    return Report(task=task, run_id=run_id, dry_run=False, started_at=utc_now(), duration_seconds=0.0, **ended)
+    return Report(task=task, run_id=run_id, dry_run=False, started_at=utc_now(), duration_seconds=0.0, **asdict(ending))
 
 
 def publish(context: dg.OpExecutionContext, report: Report) -> None:
@@ -183,7 +184,7 @@ def read_reports(instance: dg.DagsterInstance, run_id: str) -> dict[str, dict[st
         if event.is_step_failure:
             task, error = str(event.step_key), event.step_failure_data.error
             said = " ".join((error.cause or error).message.split()) if error else "the step failed"
-            broken = _blank(task, run_id, {"status": "failed", "message": said})
+            broken = _blank(task, run_id, Ending("failed", said))
             reports.setdefault(task, broken.to_dict())
             continue
         data = (

@@ -18,13 +18,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, SKIP_REASONS, Candidate, FailedItem
+from housekeeping_pipelines.execution.report import (
+    MAX_FAILED,
+    MAX_SAMPLE,
+    PARTIAL,
+    SKIP_REASONS,
+    SUCCEEDED,
+    Candidate,
+    Ending,
+    FailedItem,
+)
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.diffs import unified_diff
@@ -443,15 +452,15 @@ class Sync:
 
     def _report(self, due: int, taken: int) -> Report:
         counts, ended = self._counts, self._ended_by
-        fields: dict[str, Any] = {"status": "partial" if counts["failed"] else "succeeded"}
+        ending = PARTIAL if counts["failed"] else SUCCEEDED
         if ended is not None:
-            fields = {"status": "failed", "message": ended.one_line, "error_type": type(ended).__name__}
+            ending = Ending.failed(ended)
         dealt_with = sum(counts[kind] for kind in ("updated", "unchanged", "held", "gone", "failed", "locked"))
         updated = counts["updated"]
         with self.run.connection.begin():
             troubled = self.queue.troubled(self.run.connection, MAX_FAILED)
         return self.run.report(
-            **fields,
+            ending,
             kind=SyncReport,
             stopped_reason=self._stopped,
             scanned=due,

@@ -399,10 +399,10 @@ def test_everything_of_housekeeping_yaml_is_described() -> None:
 
 
 def test_every_option_of_a_task_is_described() -> None:
-    from housekeeping_pipelines.definitions import TASKS
+    from housekeeping_pipelines.definitions import REGISTRY
 
     text = (ROOT / "docs/reports.md").read_text()
-    for task in TASKS.values():
+    for task in REGISTRY.tasks.values():
         for option in task.config.model_fields:
             assert f"| `{option}` |" in text, (task.name, option)
 

@@ -48,7 +48,9 @@ import dagster as dg
 from housekeeping_pipelines.tasks.reporting import read_reports
 
 with dg.DagsterInstance.get() as instance:
-    json.dump({run_id: read_reports(instance, run_id) for run_id in sys.argv[1:]}, sys.stdout)
+    reports = {run_id: read_reports(instance, run_id) for run_id in sys.argv[1:]}
+    json.dump({run_id: {task: each.to_dict() for task, each in found.items()} for run_id, found in reports.items()},
+              sys.stdout)
 """
 
 

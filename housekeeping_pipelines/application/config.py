@@ -82,7 +82,7 @@ class HousekeepingConfig(_Section):
             for column in mapping.columns:
                 if column not in known:
                     raise ValueError(f"tables.{table}: {column!r} is not one of {', '.join(known.keys())}")
-        taken: set[str] = set(BUILT_IN_TASKS)
+        taken: set[str] = set()
         for rule in self.retention:
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", rule.task):
                 raise ValueError(f"retention: {rule.table!r} makes no task's name; give the rule a `name`")
@@ -99,28 +99,6 @@ class HousekeepingConfig(_Section):
         names = [name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())]
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
-
-
-BUILT_IN_TASKS = frozenset(
-    {
-        "delete_old_conversations",
-        "cleanup_orphaned_messages",
-        "cleanup_inactive_users",
-        "generate_statistics",
-        "verify_no_orphans",
-        "cleanup_orphan_documents",
-        "orphan_cleanup",
-        "cleanup_orphan_objects",
-        "cleanup_files",
-        "sync_watched_documents",
-        "cleanup_orphan_vectors",
-        "drain_file_outbox",
-        "undo",
-        "purge_trash",
-        "daily_housekeeping",
-        "weekly_cleanup",
-    }
-)
 
 
 def load_config(path: Path) -> HousekeepingConfig:

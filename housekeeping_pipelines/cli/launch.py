@@ -15,8 +15,11 @@ from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import dagster as dg
 
+    from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.settings import Settings
 
 _EXIT = {"skipped": 0, "succeeded": 0, "partial": 1, "failed": 1, "refused": Refused.exit_code}
@@ -27,7 +30,7 @@ class Outcome:
     """A finished run: the report of each of its tasks, in their order."""
 
     run_id: str
-    reports: dict[str, dict[str, Any]]
+    reports: dict[str, Report]
 
     @property
     def exit_code(self) -> int:
@@ -36,15 +39,15 @@ class Outcome:
         return next((code for code in (1, 2, 3) if code in codes), 0)
 
     @staticmethod
-    def _code(report: dict[str, Any]) -> int:
-        if report.get("error_type") == ConfigurationError.__name__:
+    def _code(report: Report) -> int:
+        if report.error_type == ConfigurationError.__name__:
             return ConfigurationError.exit_code
-        return _EXIT[report["status"]]
+        return _EXIT[report.status]
 
     @property
     def status(self) -> str:
         """The status of the whole: what its only task says, or `partial` where some tasks did what they should."""
-        statuses = [report["status"] for report in self.reports.values()]
+        statuses = [report.status for report in self.reports.values()]
         bad = [status for status in statuses if status not in ("succeeded", "skipped")]
         if not bad:
             return "skipped" if statuses and set(statuses) == {"skipped"} else "succeeded"
@@ -57,15 +60,16 @@ def check_config(task: str, values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: no such task, or a value is out of bounds; the text names it.
     """
-    from housekeeping_pipelines.definitions import TASKS
+    from housekeeping_pipelines.definitions import REGISTRY
 
-    if task not in TASKS:
-        raise ConfigurationError(f"there is no task {task!r}", hint=f"the tasks are {', '.join(sorted(TASKS))}")
-    known = TASKS[task].config.model_fields
+    tasks = REGISTRY.tasks
+    if task not in tasks:
+        raise ConfigurationError(f"there is no task {task!r}", hint=f"the tasks are {', '.join(sorted(tasks))}")
+    known = tasks[task].config.model_fields
     if unknown := sorted(set(values) - set(known)):
         raise ConfigurationError(f"{task} takes no {', '.join(unknown)}", hint=f"it takes {', '.join(known)}")
     try:
-        TASKS[task].config(**values)
+        tasks[task].config(**values)
     except ValidationError as error:
         raise ConfigurationError(
             f"{task}: " + "; ".join(_explain(problem) for problem in error.errors()),
@@ -81,28 +85,31 @@ def _explain(problem: Any) -> str:
     return f"{name} is {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"
 
 
-def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, names: bool) -> Outcome:
+def run_here(
+    settings: Settings,
+    job: str,
+    ops: dict[str, dict[str, Any]],
+    *,
+    names: bool,
+    resources: Mapping[str, object] | None = None,
+) -> Outcome:
     """Run a job in this process.
 
     Args:
         ops: configuration by op, as `check_config` returns it.
         names: whether a dry run prints the name of everything that would go.
+        resources: in place of those of the code location.
 
     Raises:
         HousekeepingError: Dagster's own storage cannot be used.
     """
     session.use_dagster(settings)
-    import dagster as dg
-
-    from housekeeping_pipelines.definitions import defs
+    from housekeeping_pipelines.definitions import REGISTRY, defs
     from housekeeping_pipelines.execution.database import Database
-    from housekeeping_pipelines.resources.vectors import Vectors
-    from housekeeping_pipelines.stores.stores import Stores
     from housekeeping_pipelines.tasks.dagster_runs import create_runs_here, end_dead_runs
     from housekeeping_pipelines.tasks.reporting import read_reports
-    from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
-    database, sources = Database(settings), Sources(settings)
+    database = Database(settings)
     with dagster_instance() as instance, output.ProgressBar(names=names) as bar:
         end_dead_runs(instance)
         create_runs_here(instance, job)
@@ -110,19 +117,12 @@ def run_here(settings: Settings, job: str, ops: dict[str, dict[str, Any]], *, na
             # The event log has the run; what Dagster would print of it is for its own developers.
             run_config={"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
-            resources={
-                "database": database,
-                "stores": Stores(settings),
-                "vectors": Vectors(settings),
-                "sources": sources,
-                "observer": bar,
-                "io_manager": dg.mem_io_manager,
-            },
+            resources={"database": database, "observer": bar, **(resources or {})},
             raise_on_error=False,
         )
-        sources.close()
         database.close()
-        return Outcome(result.run_id, read_reports(instance, result.run_id))
+        kinds = {name: task.report for name, task in REGISTRY.tasks.items()}
+        return Outcome(result.run_id, read_reports(instance, result.run_id, kinds))
 
 
 def dagster_instance() -> dg.DagsterInstance:
@@ -162,10 +162,10 @@ def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:
     return run_id
 
 
-def say_queued(job: str, run_id: str, *, json_: bool) -> int:
+def echo_queued(job: str, run_id: str, *, json_: bool) -> int:
     """Tell that a run waits for the daemon; returns the exit code."""
     if json_:
         output.as_json({"run_id": run_id, "status": "queued"})
     else:
-        output.say(f"{job} is queued as run {run_id}; the daemon (`housekeeping run-scheduler`) starts it")
+        output.echo(f"{job} is queued as run {run_id}; the daemon (`housekeeping run-scheduler`) starts it")
     return 0

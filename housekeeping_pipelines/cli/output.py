@@ -16,17 +16,22 @@ from rich.table import Table
 
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.execution.progress import LogObserver
-from housekeeping_pipelines.execution.report import SKIP_REASONS
-from housekeeping_pipelines.execution.wording import SYNC_COUNTS, counted, in_units, missing
+from housekeeping_pipelines.execution.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
-# Entries of a report's counts that are files of a store; the others are rows of a table.
-STORES = ("uploads", "media", "bucket")
+    from housekeeping_pipelines.execution.report import Line, Mark, Report
 
-_MARK = {"succeeded": "[green]✓[/]", "skipped": "[yellow]·[/]"}
+_MARK: dict[Mark, str] = {
+    "done": "[green]✓[/]",
+    "note": "[dim]·[/]",
+    "notice": "[yellow]·[/]",
+    "failure": "[red]✗[/]",
+    "warning": "[yellow]![/]",
+}
+_STATUS_MARK = {"succeeded": _MARK["done"], "skipped": _MARK["notice"]}
 _DIFF_STYLE = {"+": "green", "-": "red"}
 # What fits a terminal beside the report; the whole is in the UI.
 DIFFS, DIFF_LINES = 3, 8
@@ -48,7 +53,7 @@ def command() -> str:
     return shlex.quote(str(called.relative_to(Path.cwd()) if near else called))
 
 
-def say(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """One line for people, on standard output."""
     console().print(text, soft_wrap=True)
 
@@ -81,91 +86,34 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     console().print(grid)
 
 
-def report(document: Mapping[str, Any]) -> None:
+def report(report: Report) -> None:
     """One task's report."""
-    status = document["status"]
     out = console()
     out.print(
-        f"[bold]{document['task']}[/]  [{_STYLE[status]}]{status}[/]"
-        f"[dim]{' (dry run)' if document['dry_run'] else ''}  {document['duration_seconds']:.1f} s[/]"
+        f"[bold]{report.task}[/]  [{_STYLE[report.status]}]{report.status}[/]"
+        f"[dim]{' (dry run)' if report.dry_run else ''}  {report.duration_seconds:.1f} s[/]"
     )
-    for mark, text in _lines(document):
-        out.print(f"  {mark} {escape(text)}", soft_wrap=True)
-    for each in document.get("diffs", [])[:DIFFS]:
-        out.print(f"\n    [bold]{escape(each['document'])}[/]", soft_wrap=True)
-        lines = each["diff"].splitlines()
-        for line in lines[:DIFF_LINES]:
-            out.print(f"    [{_DIFF_STYLE.get(line[:1], 'dim')}]{escape(line)}[/]", soft_wrap=True)
-        if len(lines) > DIFF_LINES:
-            out.print(f"    [dim]… {counted(len(lines) - DIFF_LINES, 'more line')}[/]")
+    if report.message:
+        out.print(f"  {_STATUS_MARK.get(report.status, _MARK['failure'])} {escape(report.message)}", soft_wrap=True)
+    lines = list(report.lines())
+    width = max((len(line.text) for line in lines if line.count is not None), default=0)
+    for line in lines:
+        if line.mark == "diff":
+            continue
+        count = "" if line.count is None else f" {line.count:>9,}  {line.of}".rstrip()
+        text = line.text if line.count is None else f"{line.text:<{width}}"
+        out.print(f"  {_MARK[line.mark]} {escape(text + count)}", soft_wrap=True)
+    for line in [line for line in lines if line.mark == "diff"][:DIFFS]:
+        _print_diff(out, line)
 
 
-def _lines(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
-    if document["message"]:
-        lines.append((_MARK.get(document["status"], "[red]✗[/]"), document["message"]))
-    verb, counts = (
-        ("would delete", document["would_delete"]) if document["dry_run"] else ("deleted", document["deleted"])
-    )
-    first = document["table"]
-    ordered = sorted(counts.items(), key=lambda entry: (entry[0] in STORES, entry[0] != first))
-    lines += [("[green]✓[/]", f"{verb} {count:>9,}  {_what(name, count)}") for name, count in ordered]
-    if size := document["deleted_bytes"] or document.get("would_delete_bytes"):
-        lines.append(("[dim]·[/]", f"{'would free' if document['dry_run'] else 'freed'} {in_units(size)}"))
-    lines += [
-        ("[green]✓[/]", f"restored {count:>9,}  {_what(name, count)}")
-        for name, count in sorted(document.get("restored", {}).items(), key=lambda entry: entry[0] in STORES)
-    ]
-    stats = document.get("stats") or {}
-    totals_first = sorted(stats.items(), key=lambda entry: entry[0].startswith("recent"))
-    lines += [("[dim]·[/]", f"{name.replace('_', ' '):<26} {count:>9,}") for name, count in totals_first]
-    kept = [f"{count:,} {SKIP_REASONS[reason]}" for reason, count in document["skipped"].items() if count]
-    if kept:
-        lines.append(("[dim]·[/]", "kept " + ", ".join(kept)))
-    if document["dry_run"]:
-        large = [each for each in document.get("largest", []) if each["bytes"]][:3]
-        lines += [("[dim]·[/]", f"largest {in_units(each['bytes']):>10}  {each['item']}") for each in large]
-    if said := missing(document):
-        lines.append(("[dim]·[/]", said))
-    if document["stopped_reason"]:
-        lines.append(("[yellow]·[/]", f"stopped by {document['stopped_reason']}; the next run goes on"))
-    synced = _synced(document)
-    lines += synced
-    if not (counts or stats or synced or document["message"] or document.get("restored") or document["failed_count"]):
-        lines.append(("[dim]·[/]", "nothing to do"))
-    lines += [("[red]✗[/]", f"{item['item']}: {item['reason']}") for item in document["failed"][:10]]
-    if document["failed_count"] > 10:
-        lines.append(("[red]✗[/]", f"and {document['failed_count'] - 10:,} more"))
-    lines += [("[yellow]![/]", warning) for warning in document["warnings"]]
-    return lines
-
-
-def _what(name: str, count: int) -> str:
-    if name == "vectors":
-        return "documents' vectors"
-    return f"{'file' if count == 1 else 'files'} of {name}" if name in STORES else name
-
-
-def _synced(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a sync of watched documents did; empty for any other task."""
-    if "updated" not in document:
-        return []
-    verb = "would_update" if document["dry_run"] else "updated"
-    done = [verb, "unchanged", "gone", "held_for_review"]
-    lines = [
-        (
-            "[green]✓[/]" if name == verb else "[dim]·[/]",
-            f"{SYNC_COUNTS[name]:<15} {document[name]:>9,}  {'document' if document[name] == 1 else 'documents'}",
-        )
-        for name in done
-        if document[name]
-    ]
-    chunks = [f"{counted(document[f'chunks_{what}'], 'chunk')} {what}" for what in ("embedded", "reused")]
-    if document["updated"]:
-        lines.append(("[dim]·[/]", ", ".join(chunks)))
-    if document["fetched_bytes"]:
-        lines.append(("[dim]·[/]", f"fetched {in_units(document['fetched_bytes'])}"))
-    return lines
+def _print_diff(out: Console, line: Line) -> None:
+    out.print(f"\n    [bold]{escape(line.text)}[/]", soft_wrap=True)
+    shown = line.block.splitlines()
+    for each in shown[:DIFF_LINES]:
+        out.print(f"    [{_DIFF_STYLE.get(each[:1], 'dim')}]{escape(each)}[/]", soft_wrap=True)
+    if len(shown) > DIFF_LINES:
+        out.print(f"    [dim]… {counted(len(shown) - DIFF_LINES, 'more line')}[/]")
 
 
 class ProgressBar(LogObserver):

@@ -88,7 +88,7 @@ def _log(report: Report) -> None:
         report.task,
         report.status,
         f" (stopped by {report.stopped_reason})" if report.stopped_reason else "",
-        report.in_short,
+        report.summary,
         report.duration_seconds,
         f"; {report.message}" if report.message else "",
     )

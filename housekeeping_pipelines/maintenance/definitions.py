@@ -8,13 +8,15 @@ from functools import partial
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.execution.database import Database
-from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.maintenance.checks import check_outbox
+from housekeeping_pipelines.maintenance.report import UndoReport
+from housekeeping_pipelines.settings import Settings
 from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import TaskConfig
-from housekeeping_pipelines.tasks.dagster_runs import run_in_flight
-from housekeeping_pipelines.tasks.jobs import Task, sensor
+from housekeeping_pipelines.tasks.jobs import Task, due_sensor, schedule
 from housekeeping_pipelines.tasks.reporting import read_reports, run_task
 
 
@@ -40,9 +42,7 @@ def undo(
         trash.undo,
         run_id=config.run_id,
         store_of=stores.__getitem__,
-        for_good=lambda undone: [
-            report.get("for_good", {}) for report in read_reports(context.instance, undone).values()
-        ],
+        for_good=lambda undone: [report.for_good for report in read_reports(context.instance, undone).values()],
     )
     run_task(context, database, body)
 
@@ -80,26 +80,35 @@ def drain_file_outbox(
     run_task(context, database, body, dry_run=config.dry_run)
 
 
-def drain_file_outbox_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg.SensorDefinition:
-    """Starts the job when an entry of the outbox is due."""
+def _count_due(settings: Settings) -> int:
+    from housekeeping_pipelines.maintenance import outbox
 
-    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        from housekeeping_pipelines.maintenance import outbox
-
-        try:
-            due = outbox.look(load_settings())
-        except HousekeepingError as error:
-            return dg.SkipReason(error.one_line)
-        if not due:
-            return dg.SkipReason("no file is due to go")
-        going = run_in_flight(context.instance, job.name)
-        if going is not None:
-            return dg.SkipReason(f"{due:,} files are due; run {going} is still at it")
-        return dg.SensorResult(run_requests=[dg.RunRequest(tags={"housekeeping/due_files": str(due)})])
-
-    return sensor("drain_file_outbox_sensor", job, evaluate, seconds=interval_seconds)
+    return outbox.look(settings)
 
 
-UNDO = Task(undo, Undo)
-PURGE_TRASH = Task(purge_trash, PurgeTrash)
+def _describe_due(files: int) -> str:
+    return f"{files:,} files are due" if files else "no file is due to go"
+
+
+UNDO = Task(undo, Undo, report=UndoReport, undoable=False)
+PURGE_TRASH = Task(purge_trash, PurgeTrash, undoable=False)
 DRAIN_FILE_OUTBOX = Task(drain_file_outbox, TaskConfig)
+
+
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """Undo by hand, the trash's expiry daily, and the outbox when something in it is due."""
+    return Capability(
+        tasks=(UNDO, PURGE_TRASH, DRAIN_FILE_OUTBOX),
+        schedules=(schedule(PURGE_TRASH.job, settings.purge_trash_cron, settings),),
+        sensors=(
+            due_sensor(
+                "drain_file_outbox_sensor",
+                DRAIN_FILE_OUTBOX.job,
+                _count_due,
+                describe=_describe_due,
+                tag="housekeeping/due_files",
+                seconds=settings.drain_file_outbox_interval_seconds,
+            ),
+        ),
+        checks=(check_outbox,),
+    )

@@ -5,18 +5,23 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
+from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
+from housekeeping_pipelines.orphans.checks import check_orphans
+from housekeeping_pipelines.orphans.report import OrphanReport, VectorReport
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.resources.vectors import Vectors
+from housekeeping_pipelines.settings import Settings
 from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import DeletionConfig, FileDeletionConfig
-from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.jobs import Task, every_hours, schedule
 from housekeeping_pipelines.tasks.reporting import run_task
 
 # What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).
@@ -146,7 +151,32 @@ def cleanup_orphan_vectors(
     run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
-ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments)
-ORPHAN_MEDIA = Task(orphan_cleanup, OrphanCleanupConfig)
-ORPHAN_OBJECTS = Task(cleanup_orphan_objects, CleanupOrphanObjects)
-ORPHAN_VECTORS = Task(cleanup_orphan_vectors, CleanupOrphanVectors)
+ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments, report=OrphanReport, tables=("parsed_files",))
+ORPHAN_MEDIA = Task(orphan_cleanup, OrphanCleanupConfig, report=OrphanReport, tables=("detections", "security_events"))
+ORPHAN_OBJECTS = Task(cleanup_orphan_objects, CleanupOrphanObjects, report=OrphanReport)
+# Vectors are made of texts, which are still there: a sync makes them again.
+ORPHAN_VECTORS = Task(
+    cleanup_orphan_vectors, CleanupOrphanVectors, report=VectorReport, tables=("documents",), undoable=False
+)
+
+
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """A task for each store, daily; that of media every ORPHAN_CLEANUP_SCAN_INTERVAL_HOURS."""
+    media = every_hours(
+        ORPHAN_MEDIA.job,
+        settings.orphan_cleanup_scan_interval_hours,
+        settings,
+        run_config={"ops": {ORPHAN_MEDIA.name: {"config": {"dry_run": False}}}},
+        disabled_reason=None if settings.orphan_cleanup_enabled else "ORPHAN_CLEANUP_ENABLED is false",
+    )
+    daily = {
+        ORPHAN_DOCUMENTS: settings.cleanup_orphan_documents_cron,
+        ORPHAN_OBJECTS: settings.cleanup_orphan_objects_cron,
+        ORPHAN_VECTORS: settings.cleanup_orphan_vectors_cron,
+    }
+    return Capability(
+        tasks=(ORPHAN_DOCUMENTS, ORPHAN_MEDIA, ORPHAN_OBJECTS, ORPHAN_VECTORS),
+        schedules=(*(schedule(task.job, cron, settings) for task, cron in daily.items()), *media.schedules),
+        sensors=media.sensors,
+        checks=(check_orphans,),
+    )

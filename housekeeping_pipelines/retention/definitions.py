@@ -16,6 +16,9 @@ from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.retention import policies, verify
+from housekeeping_pipelines.retention.checks import check_retention
+from housekeeping_pipelines.settings import Settings
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import DeletionConfig, TaskConfig
 from housekeeping_pipelines.tasks.jobs import Task
 from housekeeping_pipelines.tasks.reporting import run_task
@@ -122,14 +125,34 @@ def declared_task(rule: RetentionRule) -> Task:
     return Task(delete_by_rule, DeclaredRetention)
 
 
-CONVERSATIONS = Task(delete_old_conversations, DeleteOldConversations)
-ORPHANED_MESSAGES = Task(cleanup_orphaned_messages, CleanupOrphanedMessages)
-INACTIVE_USERS = Task(cleanup_inactive_users, CleanupInactiveUsers)
+CONVERSATIONS = Task(
+    delete_old_conversations,
+    DeleteOldConversations,
+    tables=("conversations", "chat_messages"),
+    short_name="conversations",
+    counted_as="deleted_conversations",
+)
+ORPHANED_MESSAGES = Task(
+    cleanup_orphaned_messages,
+    CleanupOrphanedMessages,
+    tables=("chat_messages", "conversations"),
+    short_name="messages",
+    counted_as="cleaned_messages",
+)
+INACTIVE_USERS = Task(
+    cleanup_inactive_users,
+    CleanupInactiveUsers,
+    tables=("users",),
+    short_name="users",
+    counted_as="deleted_users",
+)
 VERIFY_NO_ORPHANS = Task(verify_no_orphans, TaskConfig)
 
-BUILT_IN = [CONVERSATIONS, ORPHANED_MESSAGES, INACTIVE_USERS, VERIFY_NO_ORPHANS]
 
-
-def own_rules(config: HousekeepingConfig) -> list[Task]:
-    """A task for each rule of `housekeeping.yaml`, in the order in which they stand there."""
-    return [declared_task(rule) for rule in config.retention]
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """The built-in tasks, and one for each rule of `housekeeping.yaml`, in the order in which they stand there."""
+    rules = tuple(declared_task(rule) for rule in config.retention)
+    return Capability(
+        tasks=(CONVERSATIONS, ORPHANED_MESSAGES, INACTIVE_USERS, VERIFY_NO_ORPHANS, *rules),
+        checks=(check_retention,),
+    )

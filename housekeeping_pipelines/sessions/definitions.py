@@ -3,13 +3,18 @@
 import dagster as dg
 from pydantic import Field
 
+from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
+from housekeeping_pipelines.sessions.checks import check_sessions
+from housekeeping_pipelines.sessions.report import SessionReport
+from housekeeping_pipelines.settings import Settings
 from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import DeletionConfig
-from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.jobs import Task, every_hours
 from housekeeping_pipelines.tasks.reporting import run_task
 
 
@@ -62,4 +67,17 @@ def cleanup_files(
     run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
-CLEANUP_FILES = Task(cleanup_files, CleanupFiles)
+CLEANUP_FILES = Task(
+    cleanup_files, CleanupFiles, report=SessionReport, tables=("upload_sessions", "processed_documents")
+)
+
+
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """The clean-up, every CLEANUP_INTERVAL_HOURS."""
+    ticks = every_hours(
+        CLEANUP_FILES.job,
+        settings.cleanup_interval_hours,
+        settings,
+        disabled_reason=None if settings.auto_cleanup_enabled else "AUTO_CLEANUP_ENABLED is false",
+    )
+    return Capability((CLEANUP_FILES,), ticks.schedules, ticks.sensors, checks=(check_sessions,))

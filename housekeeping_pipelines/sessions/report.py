@@ -18,3 +18,7 @@ class SessionReport(Report):
 
     storage_bytes: int | None = None
     quota_used: float | None = None
+
+    def measures(self) -> dict[str, float]:
+        found = {"storage_bytes": self.storage_bytes, "quota_used": self.quota_used}
+        return {name: value for name, value in found.items() if value}

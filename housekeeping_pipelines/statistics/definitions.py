@@ -2,15 +2,18 @@
 
 import dagster as dg
 
+from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.report import SUCCEEDED, Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.settings import Settings
 from housekeeping_pipelines.statistics.report import StatisticsReport
 from housekeeping_pipelines.statistics.snapshot import keep_snapshot, take_snapshot
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import TaskConfig
-from housekeeping_pipelines.tasks.jobs import Task
+from housekeeping_pipelines.tasks.jobs import Task, schedule
 from housekeeping_pipelines.tasks.reporting import run_task
 
 
@@ -31,4 +34,21 @@ def generate_statistics(
     run_task(context, database, body, dry_run=config.dry_run)
 
 
-GENERATE_STATISTICS = Task(generate_statistics, TaskConfig)
+GENERATE_STATISTICS = Task(
+    generate_statistics,
+    TaskConfig,
+    report=StatisticsReport,
+    tables=("users", "conversations", "chat_messages"),
+    short_name="stats",
+)
+
+
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """The snapshot, and its schedule."""
+    ticks = schedule(
+        GENERATE_STATISTICS.job,
+        settings.generate_statistics_cron,
+        settings,
+        known_as=("statistics_generation", "Generate System Statistics"),
+    )
+    return Capability(tasks=(GENERATE_STATISTICS,), schedules=(ticks,))

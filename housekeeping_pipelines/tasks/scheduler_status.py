@@ -9,19 +9,14 @@ import dagster as dg
 # Not public, but the very function by which the daemon finds a schedule's next tick, daylight saving included.
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from housekeeping_pipelines.tasks.jobs import ID_METADATA, NAME_METADATA
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 # The daemon beats every 30 s; three missed beats and it is not there.
 HEARTBEAT_SECONDS = 90
-
-# The three jobs of the system that this project replaces keep their ids and names.
-_KNOWN = {
-    "daily_housekeeping_schedule": ("daily_housekeeping", "Daily Housekeeping Tasks"),
-    "weekly_cleanup_schedule": ("weekly_cleanup", "Weekly Conversation Cleanup"),
-    "generate_statistics_schedule": ("statistics_generation", "Generate System Statistics"),
-}
 
 # In the order in which APScheduler wrote them.
 _CRON_FIELDS = (("month", 3), ("day", 2), ("day_of_week", 4), ("hour", 1), ("minute", 0))
@@ -36,16 +31,23 @@ def scheduler_status(instance: dg.DagsterInstance, definitions: dg.Definitions, 
     """
     switches = {state.name: state.status.value for state in instance.all_instigator_state()}
     repository = definitions.get_repository_def()
-    jobs = [_schedule(s, switches, now) for s in sorted(repository.schedule_defs, key=lambda s: _rank(s.name))]
+    # Those that keep a name of the replaced system come first, in the order in which they are defined.
+    defined = [each.name for each in definitions.schedules or ()]
+    ordered = sorted(
+        repository.schedule_defs, key=lambda s: (defined.index(s.name), "") if _known_as(s) else (len(defined), s.name)
+    )
+    jobs = [_schedule(s, switches, now) for s in ordered]
     jobs += [_sensor(sensor, switches) for sensor in sorted(repository.sensor_defs, key=lambda s: s.name)]
     beat = instance.get_daemon_heartbeats().get("SCHEDULER")
     alive = beat is not None and now.timestamp() - beat.timestamp < HEARTBEAT_SECONDS
     return {"status": "running" if alive else "stopped", "total_jobs": len(jobs), "jobs": jobs}
 
 
-def _rank(name: str) -> tuple[int, str]:
-    known = list(_KNOWN)
-    return (known.index(name) if name in known else len(known), name)
+def _known_as(schedule: dg.ScheduleDefinition) -> tuple[str, str] | None:
+    id_, name = (schedule.metadata.get(key) for key in (ID_METADATA, NAME_METADATA))
+    if isinstance(id_, dg.TextMetadataValue) and isinstance(name, dg.TextMetadataValue):
+        return str(id_.value), str(name.value)
+    return None
 
 
 def _is_on(name: str, default: Any, switches: Mapping[str, str]) -> bool:
@@ -59,7 +61,7 @@ def _schedule(schedule: dg.ScheduleDefinition, switches: Mapping[str, str], now:
     cron = schedule.cron_schedule if isinstance(schedule.cron_schedule, str) else schedule.cron_schedule[0]
     enabled = _is_on(schedule.name, schedule.default_status, switches)
     ticks = schedule_execution_time_iterator(now.timestamp(), cron, schedule.execution_timezone)
-    id_, name = _KNOWN.get(schedule.name, (schedule.name, schedule.name))
+    id_, name = _known_as(schedule) or (schedule.name, schedule.name)
     return {
         "id": id_,
         "name": name,

@@ -10,17 +10,19 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.resources.vectors import Vectors
-from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.settings import Settings, load_settings
+from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import TaskConfig
-from housekeeping_pipelines.tasks.dagster_runs import run_in_flight
-from housekeeping_pipelines.tasks.jobs import Task, sensor
+from housekeeping_pipelines.tasks.jobs import Task, due_sensor
 from housekeeping_pipelines.tasks.reporting import run_task
+from housekeeping_pipelines.watched_documents.checks import check_watched_documents
+from housekeeping_pipelines.watched_documents.report import SyncReport
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
 
 
@@ -66,30 +68,6 @@ def sync_watched_documents(
     run_task(context, database, body, dry_run=config.dry_run, observer=observer)
 
 
-def watched_documents_sensor(job: dg.JobDefinition, interval_seconds: int) -> dg.SensorDefinition:
-    """Starts the job when a watched document is due."""
-
-    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        from housekeeping_pipelines.watched_documents.administration import look
-
-        try:
-            due = look(load_settings())
-        except HousekeepingError as error:
-            return dg.SkipReason(error.one_line)
-        if not due:
-            return dg.SkipReason("0 watched documents are due")
-        what = "1 watched document is due" if due == 1 else f"{due:,} watched documents are due"
-        going = run_in_flight(context.instance, job.name)
-        if going is not None:
-            return dg.SkipReason(f"{what}; run {going} is still at it")
-        return dg.SensorResult(run_requests=[dg.RunRequest(tags={"housekeeping/due_documents": str(due)})])
-
-    return sensor("watched_documents_sensor", job, evaluate, seconds=interval_seconds)
-
-
-SYNC_WATCHED_DOCUMENTS = Task(sync_watched_documents, SyncWatchedDocuments)
-
-
 class SourcesResource(dg.ConfigurableResource[Sources]):
     """Where watched documents come from; each source is opened when a document first needs it."""
 
@@ -103,3 +81,39 @@ class SourcesResource(dg.ConfigurableResource[Sources]):
         sources = Sources(load_settings())
         yield sources
         sources.close()
+
+
+def _count_due(settings: Settings) -> int:
+    from housekeeping_pipelines.watched_documents.administration import look
+
+    return look(settings)
+
+
+def _describe_due(documents: int) -> str:
+    return "1 watched document is due" if documents == 1 else f"{documents:,} watched documents are due"
+
+
+SYNC_WATCHED_DOCUMENTS = Task(
+    sync_watched_documents,
+    SyncWatchedDocuments,
+    report=SyncReport,
+    tables=("documents", "document_sync_queues", "document_sync_runs"),
+)
+
+
+def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
+    """The sync, when a document is due."""
+    return Capability(
+        tasks=(SYNC_WATCHED_DOCUMENTS,),
+        sensors=(
+            due_sensor(
+                "watched_documents_sensor",
+                SYNC_WATCHED_DOCUMENTS.job,
+                _count_due,
+                describe=_describe_due,
+                tag="housekeeping/due_documents",
+                seconds=settings.sync_watched_documents_interval_seconds,
+            ),
+        ),
+        checks=(check_watched_documents,),
+    )

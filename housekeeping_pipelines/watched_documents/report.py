@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.execution.report import Line, Report
+from housekeeping_pipelines.execution.wording import counted, in_units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MEASURED = ("updated", "unchanged", "gone", "held_for_review", "chunks_embedded", "chunks_reused", "fetched_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,38 @@ class SyncReport(Report):
     in_error: tuple[Trouble, ...] = ()
     diffs: tuple[Diff, ...] = ()
 
+    def done_lines(self) -> Iterator[Line]:
+        changed = ("would be updated", self.would_update) if self.dry_run else ("updated", self.updated)
+        others = (("unchanged", self.unchanged), ("gone", self.gone), ("held for review", self.held_for_review))
+        for mark, (text, count) in (("done", changed), *(("note", other) for other in others)):
+            if count:
+                yield Line(mark, text, count, "document" if count == 1 else "documents")
+        if self.updated:
+            embedded, reused = counted(self.chunks_embedded, "chunk"), counted(self.chunks_reused, "chunk")
+            yield Line("note", f"{embedded} embedded, {reused} reused")
+        if self.fetched_bytes:
+            yield Line("note", f"fetched {in_units(self.fetched_bytes)}")
+
+    def lines(self) -> Iterator[Line]:
+        yield from super().lines()
+        for each in self.diffs:
+            yield Line("diff", each.document, block=each.diff)
+
+    def numbers(self) -> dict[str, float]:
+        found = super().numbers()
+        if self.dry_run or self.status not in ("succeeded", "partial"):
+            return found | ({"would_update": self.would_update} if self.would_update else {})
+        return found | {"failed": self.failed_count}
+
+    def measures(self) -> dict[str, float]:
+        # A zero is a point of the curve too.
+        return {name: getattr(self, name) for name in _MEASURED}
+
+    def state_tables(self) -> dict[str, list[dict[str, Any]]]:
+        return {"in_error": [asdict(each) for each in self.in_error]}
+
     @property
-    def in_short(self) -> str:
+    def summary(self) -> str:
         """What was done, as the end of a line of the log."""
         updated = f"would update {self.would_update:,}" if self.dry_run else f"{self.updated:,} updated"
         counts = {

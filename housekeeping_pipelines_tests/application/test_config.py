@@ -72,9 +72,6 @@ MISTAKES = {
     "retention: [{table: t, age_column: a, older_than_days: 1}, {table: T, age_column: a, older_than_days: 2}]": (
         "retention: two tasks would be named delete_old_t; give the rule a `name` of its own"
     ),
-    "retention: [{table: conversations, age_column: a, older_than_days: 1}]": (
-        "retention: two tasks would be named delete_old_conversations"
-    ),
     'inactive_users: {account_tables: ["a\\0"]}': "cannot be the name of anything",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from housekeeping_pipelines import errors
 from housekeeping_pipelines.cli import launch
 from housekeeping_pipelines.cli.app import app
+from housekeeping_pipelines.execution.report import Ending, Report, Status
 from housekeeping_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,9 +71,9 @@ def definitions(defs: dg.Definitions) -> dict[str, Any]:
 
 def tasks() -> list[str]:
     """The tasks by their op's names, those of several steps too."""
-    from housekeeping_pipelines.definitions import CHAINS, TASKS
+    from housekeeping_pipelines.definitions import REGISTRY
 
-    return [*TASKS, *CHAINS]
+    return [*REGISTRY.tasks, *REGISTRY.chains]
 
 
 def _field(field: Any) -> Any:
@@ -93,9 +95,9 @@ def _type(kind: Any) -> str:
 
 def bounds() -> dict[str, Any]:
     """What each task's configuration accepts, as JSON schema says it, descriptions apart."""
-    from housekeeping_pipelines.definitions import TASKS
+    from housekeeping_pipelines.definitions import REGISTRY
 
-    return {name: split(task.config.model_json_schema())[0] for name, task in sorted(TASKS.items())}
+    return {name: split(task.config.model_json_schema())[0] for name, task in sorted(REGISTRY.tasks.items())}
 
 
 def split(value: Any) -> tuple[Any, Any]:
@@ -158,13 +160,16 @@ def exit_codes() -> dict[str, Any]:
     """By the class of an error, and by a report's status."""
     kinds = [errors.HousekeepingError, *_subclasses(errors.HousekeepingError)]
     named = {kind.__name__: kind.exit_code for kind in kinds if kind.__module__ == errors.__name__}
-    statuses = ("succeeded", "skipped", "partial", "refused", "failed")
+    statuses: tuple[Status, ...] = ("succeeded", "skipped", "partial", "refused", "failed")
     return {
         "errors": dict(sorted(named.items())),
-        "statuses": {
-            status: launch.Outcome("", {"a": {"status": status, "error_type": None}}).exit_code for status in statuses
-        },
+        "statuses": {status: _exit_code(status) for status in statuses},
     }
+
+
+def _exit_code(status: Status) -> int:
+    report = Report.minimal("task", "run", Ending(status), datetime(2026, 1, 1, tzinfo=UTC))
+    return launch.Outcome("run", {"task": report}).exit_code
 
 
 def _subclasses(kind: type[Any]) -> list[Any]:

@@ -106,7 +106,7 @@ def test_a_schedule_skips_with_the_run_that_is_in_its_way(
         run_id = started(instance, tags_of(other))
         tick = definition.evaluate_tick(context)
         assert tick.run_requests == []
-        assert tick.skip_message == f"run {run_id} of some_job is still going on"
+        assert tick.skip_message == f"run {run_id} of some_job is still in progress"
         other.kill()
         other.wait()
         assert len(definition.evaluate_tick(context).run_requests or []) == 1

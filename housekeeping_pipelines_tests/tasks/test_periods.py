@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from housekeeping_pipelines.maintenance.definitions import drain_file_outbox_sensor
+from housekeeping_pipelines.application.config import HousekeepingConfig
+from housekeeping_pipelines.maintenance.definitions import capability
 from housekeeping_pipelines.settings import load_settings
 from housekeeping_pipelines.tasks.jobs import every_hours
 from housekeeping_pipelines_tests.deletion.support import sql
@@ -38,8 +39,8 @@ def tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, cursor: str 
     ("hours", "cron"), [(1, "0 * * * *"), (6, "0 */6 * * *"), (12, "0 */12 * * *"), (24, "0 0 * * *")]
 )
 def test_a_period_that_a_cron_expression_has_is_a_schedule(tmp_path: Path, hours: int, cron: str) -> None:
-    made = every_hours(tidy_job, hours, load_settings(tmp_path, {}))
-    assert isinstance(made, dg.ScheduleDefinition)
+    (made,), sensors = every_hours(tidy_job, hours, load_settings(tmp_path, {}))
+    assert sensors == ()
     assert (made.name, made.cron_schedule) == ("tidy_schedule", cron)
 
 
@@ -47,8 +48,8 @@ def test_a_period_that_a_cron_expression_has_is_a_schedule(tmp_path: Path, hours
 def test_any_other_period_is_a_sensor_that_runs_once_a_slot(
     tmp_path: Path, instance: dg.DagsterInstance, hours: int
 ) -> None:
-    made = every_hours(tidy_job, hours, load_settings(tmp_path, {}), run_config={"ops": {}})
-    assert isinstance(made, dg.SensorDefinition)
+    schedules, (made,) = every_hours(tidy_job, hours, load_settings(tmp_path, {}), run_config={"ops": {}})
+    assert schedules == ()
     first = tick(made, instance)
     assert (first.run_requests or [], "the next run is due at" in first.skip_message) == ([], True)
     again = tick(made, instance, first.cursor)
@@ -59,11 +60,10 @@ def test_any_other_period_is_a_sensor_that_runs_once_a_slot(
 
 
 def test_what_is_switched_off_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    made = every_hours(tidy_job, 5, load_settings(tmp_path, {}), off="TIDY_ENABLED is false")
-    assert isinstance(made, dg.SensorDefinition)
+    settings, reason = load_settings(tmp_path, {}), "TIDY_ENABLED is false"
+    _, (made,) = every_hours(tidy_job, 5, settings, disabled_reason=reason)
     assert tick(made, instance, "0").skip_message == "TIDY_ENABLED is false"
-    schedule = every_hours(tidy_job, 6, load_settings(tmp_path, {}), off="TIDY_ENABLED is false")
-    assert isinstance(schedule, dg.ScheduleDefinition)
+    (schedule,), _ = every_hours(tidy_job, 6, settings, disabled_reason=reason)
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 1, 1, tzinfo=UTC))
     assert schedule.evaluate_tick(context).skip_message == "TIDY_ENABLED is false"
 
@@ -73,7 +73,7 @@ def test_the_outbox_starts_a_run_only_when_something_is_due(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
-    sensor = drain_file_outbox_sensor(tidy_job, 60)
+    (sensor,) = capability(load_settings(tmp_path, {}), HousekeepingConfig()).sensors
     assert tick(sensor, instance).skip_message == "no file is due to go"
     for name, when in (("due", "now()"), ("due too", "now() - interval '1 h'"), ("later", "now() + interval '1 h'")):
         sql(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from housekeeping_pipelines.execution.report import FailedItem
-from housekeeping_pipelines.tasks.reporting import _tables, plotted, summarize
+from housekeeping_pipelines.tasks.reporting import _tables, to_markdown
 from housekeeping_pipelines.watched_documents.report import Diff, SyncReport, Trouble
 
 REPORT = SyncReport(
@@ -35,7 +35,7 @@ REPORT = SyncReport(
 
 
 def test_every_count_of_a_run_is_a_point_and_so_is_none() -> None:
-    points = plotted(REPORT.to_dict())
+    points = REPORT.numbers()
     assert points == {
         "duration_seconds": 1.5,
         "updated": 2,
@@ -48,25 +48,25 @@ def test_every_count_of_a_run_is_a_point_and_so_is_none() -> None:
         "failed": 1,
     }
     quiet = dataclasses.replace(REPORT, status="succeeded", updated=0, failed=(), failed_count=0)
-    points = plotted(quiet.to_dict())
+    points = quiet.numbers()
     assert (points["updated"], points["failed"]) == (0, 0)
 
 
 def test_a_dry_run_is_no_point_of_the_curves() -> None:
     dry = dataclasses.replace(REPORT, dry_run=True, updated=0, would_update=2)
-    assert plotted(dry.to_dict()) == {"would_update": 2}
+    assert dry.numbers() == {"would_update": 2}
 
 
 def test_what_does_not_go_well_is_a_table_with_the_next_attempt() -> None:
-    table = _tables(REPORT.to_dict())["in_error"]
+    table = _tables(REPORT.state_tables())["in_error"]
     assert isinstance(table, dg.TableMetadataValue)
     (row,) = table.records
     assert (row.data["reason"], row.data["next_attempt"]) == ("down.example answers 503", "2026-06-15T01:00:00+00:00")
 
 
 def test_the_preview_of_a_text_stays_a_preview_whatever_the_text_says() -> None:
-    text = summarize(REPORT.to_dict())
-    assert "- updated: **2**" in text
+    text = to_markdown(REPORT)
+    assert "- updated **2** documents" in text
     before, fence, rest = text.partition("````diff\n")
     assert fence
     assert "**link://a.example**" in before
@@ -74,7 +74,7 @@ def test_the_preview_of_a_text_stays_a_preview_whatever_the_text_says() -> None:
 
 
 def test_a_line_of_the_log_says_what_was_done() -> None:
-    assert REPORT.in_short == "2 updated, 5 unchanged, 1 failed"
-    assert dataclasses.replace(REPORT, dry_run=True, would_update=2).in_short == (
+    assert REPORT.summary == "2 updated, 5 unchanged, 1 failed"
+    assert dataclasses.replace(REPORT, dry_run=True, would_update=2).summary == (
         "would update 2, 5 unchanged, 1 failed"
     )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
-from housekeeping_pipelines.watched_documents.definitions import watched_documents_sensor
+from housekeeping_pipelines.application.config import HousekeepingConfig
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.watched_documents.definitions import SYNC_WATCHED_DOCUMENTS, capability
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import OLD, World
 
@@ -17,16 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
-
-
-@dg.op
-def nothing() -> None:
-    pass
-
-
-@dg.job
-def sync_job() -> None:
-    nothing()
 
 
 @pytest.fixture
@@ -43,7 +35,7 @@ def world(engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def tick(instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
-    sensor = watched_documents_sensor(sync_job, 300)
+    (sensor,) = capability(load_settings(), HousekeepingConfig()).sensors
     assert timedelta(seconds=sensor.minimum_interval_seconds or 0) == timedelta(minutes=5)
     return sensor.evaluate_tick(dg.build_sensor_context(instance=instance))  # type: ignore[return-value]
 
@@ -73,11 +65,11 @@ def test_what_is_due_starts_one_run_that_says_how_much(world: World, instance: d
     assert request.tags["housekeeping/due_documents"] == "1"
 
 
-def test_a_run_that_is_still_at_it_is_not_joined_by_another(world: World, instance: dg.DagsterInstance) -> None:
+def test_a_run_that_is_in_progress_is_not_joined_by_another(world: World, instance: dg.DagsterInstance) -> None:
     world.document("a.example")
-    run = instance.create_run_for_job(sync_job, status=dg.DagsterRunStatus.STARTED)
+    run = instance.create_run_for_job(SYNC_WATCHED_DOCUMENTS.job, status=dg.DagsterRunStatus.STARTED)
     said = tick(instance).skip_message  # type: ignore[union-attr]
-    assert said == f"1 watched document is due; run {run.run_id} is still at it"
+    assert said == f"1 watched document is due; run {run.run_id} is still in progress"
 
 
 def test_a_platform_without_such_tables_is_a_reason_and_no_error(

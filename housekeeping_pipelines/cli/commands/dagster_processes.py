@@ -104,15 +104,15 @@ def scheduler_info(json_: Json = False) -> None:
     if json_:
         output.as_json(document)
         return
-    output.say(f"[bold]Scheduler[/] {_state(document['status'])}   [dim]time zone {settings.time_zone.key}[/]\n")
+    output.echo(f"[bold]Scheduler[/] {_state(document['status'])}   [dim]time zone {settings.time_zone.key}[/]\n")
     for job in document["jobs"]:
         title = "" if job["name"] == job["id"] else f"  [dim]{job['name']}[/]"
         when = f"next {job['next_run_time'].replace('T', ' ')}" if job["next_run_time"] else "no next time"
         state = when if job["enabled"] else "off"
-        output.say(f"[bold]{job['id']}[/]{title}")
-        output.say(f"  {state:<31} [dim]{output.escape(job['trigger'])}[/]")
+        output.echo(f"[bold]{job['id']}[/]{title}")
+        output.echo(f"  {state:<31} [dim]{output.escape(job['trigger'])}[/]")
     if document["status"] == "stopped":
-        output.say("\n[dim]start it:[/] housekeeping run-scheduler, or make dev")
+        output.echo("\n[dim]start it:[/] housekeeping run-scheduler, or make dev")
 
 
 def _state(status: Any) -> str:

@@ -42,7 +42,7 @@ def demo(
             hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
         )
     from housekeeping_pipelines.application.tables import metadata
-    from housekeeping_pipelines.definitions import CHAINS
+    from housekeeping_pipelines.definitions import REGISTRY
     from housekeeping_pipelines.demo.files import create_sample_files
     from housekeeping_pipelines.demo.platform import create_sample
     from housekeeping_pipelines.execution.database import Database
@@ -55,24 +55,27 @@ def demo(
     files = create_sample_files(database.engine, settings, seed=seed, now=now)
     made = time.monotonic() - started
     if not json_:
-        output.say(f"[bold]A platform of sample data[/] [dim]seed {seed}, {made:.1f} s[/]\n")
+        output.echo(f"[bold]A platform of sample data[/] [dim]seed {seed}, {made:.1f} s[/]\n")
         output.table(["table", "rows"], [(name, f"{rows[name]:,}") for name in metadata.tables if rows.get(name)])
         if files:
-            output.say("\nand files: " + ", ".join(f"{count:,} in {store}" for store, count in files.items()))
-        output.say("\n[bold]daily_housekeeping_job[/], run through Dagster\n")
-    ops = {name: launch.check_config(name, {}) for name in CHAINS["daily_housekeeping"]}
-    outcome = launch.run_here(settings, "daily_housekeeping_job", ops, names=False)
+            output.echo("\nand files: " + ", ".join(f"{count:,} in {store}" for store, count in files.items()))
+        output.echo("\n[bold]daily_housekeeping_job[/], run through Dagster\n")
+    daily = REGISTRY.chains["daily_housekeeping"]
+    ops = {task.name: launch.check_config(task.name, {}) for task in daily.tasks}
+    outcome = launch.run_here(settings, daily.job.name, ops, names=False)
     if not json_:
         show(outcome, settings)
-        output.say("\n[bold]sync_watched_documents_job[/], on a page that says something else by now\n")
+        output.echo("\n[bold]sync_watched_documents_job[/], on a page that says something else by now\n")
     synced = None if _is_configured(settings) else _watch_a_page(database, settings)
     database.close()
     if json_:
         document = summary(outcome) | {"sample": rows, "files": files}
-        output.as_json(document | {"watched": None if synced is None else next(iter(synced.reports.values()))})
+        output.as_json(
+            document | {"watched": None if synced is None else next(iter(synced.reports.values())).to_dict()}
+        )
     else:
         if synced is None:
-            output.say("[dim]left out: your own documents, vectors or collector are configured[/]")
+            output.echo("[dim]left out: your own documents, vectors or collector are configured[/]")
         else:
             output.report(next(iter(synced.reports.values())))
         _say_what_next(outcome)
@@ -131,11 +134,18 @@ def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
 
 def _sync(settings: Settings, config: dict[str, Any]) -> launch.Outcome:
     task = "sync_watched_documents"
-    return launch.run_here(settings, f"{task}_job", {task: launch.check_config(task, config)}, names=False)
+    from housekeeping_pipelines.watched_documents.sources.opening import Sources
+
+    ops = {task: launch.check_config(task, config)}
+    sources = Sources(settings)
+    try:
+        return launch.run_here(settings, f"{task}_job", ops, names=False, resources={"sources": sources})
+    finally:
+        sources.close()
 
 
 def _say_what_next(outcome: launch.Outcome) -> None:
-    output.say("\n[bold]What next?[/]")
+    output.echo("\n[bold]What next?[/]")
     command = output.command()
     for line, what in (
         ("make dev", "the Dagster UI on this platform"),
@@ -146,4 +156,4 @@ def _say_what_next(outcome: launch.Outcome) -> None:
         (f"{command} undo {outcome.run_id[:8]}", "bring it all back"),
         (f"{command} check", "every setting, every component"),
     ):
-        output.say(f"  {line:<46} [dim]{what}[/]")
+        output.echo(f"  {line:<46} [dim]{what}[/]")

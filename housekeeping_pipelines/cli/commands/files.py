@@ -76,12 +76,12 @@ def scheduled_cleanup(
         if json_:
             output.as_json({"status": "skipped", "message": "AUTO_CLEANUP_ENABLED is false"})
         else:
-            output.say("AUTO_CLEANUP_ENABLED is false: nothing was cleaned up.")
+            output.echo("AUTO_CLEANUP_ENABLED is false: nothing was cleaned up.")
         return 0
     ops = {"cleanup_files": launch.check_config("cleanup_files", {"hours": hours} if hours else {})}
     if queue:
         run_id = launch.queue(settings, "cleanup_files_job", ops)
-        return launch.say_queued("cleanup_files_job", run_id, json_=json_) if json_ or verbose else 0
+        return launch.echo_queued("cleanup_files_job", run_id, json_=json_) if json_ or verbose else 0
     outcome = launch.run_here(settings, "cleanup_files_job", ops, names=False)
     if json_ or verbose or outcome.exit_code:
         finish(settings, outcome, json_=json_)
@@ -109,8 +109,8 @@ def try_cleanup(
         if json_:
             output.as_json(made)
         else:
-            output.say(f"Made session {trial.SESSION} with {len(test.names)} documents and their files.")
-            output.say("[dim]now:[/] housekeeping test-cleanup")
+            output.echo(f"Made session {trial.SESSION} with {len(test.names)} documents and their files.")
+            output.echo("[dim]now:[/] housekeeping test-cleanup")
         return 0
     ops = {"cleanup_files": launch.check_config("cleanup_files", {"session": trial.SESSION})}
     outcome = launch.run_here(settings, "cleanup_files_job", ops, names=False)
@@ -119,11 +119,12 @@ def try_cleanup(
     passed = outcome.exit_code == 0 and all(ok for _, ok in findings)
     if json_:
         checks = [{"name": name, "passed": ok} for name, ok in findings]
-        output.as_json({"passed": passed, "checks": checks, "report": outcome.reports.get("cleanup_files")})
+        report = outcome.reports.get("cleanup_files")
+        output.as_json({"passed": passed, "checks": checks, "report": report.to_dict() if report else None})
         return 0 if passed else 1
     finish(settings, outcome, json_=False)
     for name, ok in findings:
-        output.say(f"  {'[green]✓[/]' if ok else '[red]✗[/]'} {name}")
+        output.echo(f"  {'[green]✓[/]' if ok else '[red]✗[/]'} {name}")
     return 0 if passed else 1
 
 
@@ -172,7 +173,7 @@ def cleanup_orphan_vectors(apply: Apply = False, queue: Queue = False, json_: Js
 def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, json_: bool) -> int:
     ops = {task: launch.check_config(task, config)}
     if queue:
-        return launch.say_queued(f"{task}_job", launch.queue(settings, f"{task}_job", ops), json_=json_)
+        return launch.echo_queued(f"{task}_job", launch.queue(settings, f"{task}_job", ops), json_=json_)
     outcome = launch.run_here(settings, f"{task}_job", ops, names=not json_)
     finish(settings, outcome, json_=json_)
     return outcome.exit_code
@@ -200,7 +201,7 @@ def _statistics(settings: Settings, hours: int) -> StorageStatistics:
 def _show_statistics(found: StorageStatistics) -> None:
     from housekeeping_pipelines.execution.wording import in_units
 
-    output.say(f"[bold]{output.escape(found.storage)}[/]")
+    output.echo(f"[bold]{output.escape(found.storage)}[/]")
     types = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in list(found.file_types.items())[:8])
     quota = f"{found.quota_used:.1%} of {in_units(found.quota_bytes)}"
     lines = [
@@ -215,4 +216,4 @@ def _show_statistics(found: StorageStatistics) -> None:
     if found.error is not None:
         lines.insert(0, ("Not known", found.error))
     for name, text in lines:
-        output.say(f"  {name + ':':<14} {output.escape(text)}")
+        output.echo(f"  {name + ':':<14} {output.escape(text)}")

@@ -63,7 +63,7 @@ def add(
         exists = _exists(connection, table, key)
     _tell(hold, subject, json_=json_, exists=exists)
     if not exists and not json_:
-        output.say(f"[yellow]![/] there is no such row in {table.label} now; `housekeeping trash list` may have it.")
+        output.echo(f"[yellow]![/] there is no such row in {table.label} now; `housekeeping trash list` may have it.")
 
 
 @app.command("list")
@@ -84,7 +84,7 @@ def list_(json_: Json = False) -> None:
         ]
         output.table(["hold", "subject", "until (UTC)", "reason"], rows)
     else:
-        output.say("Nothing is held.")
+        output.echo("Nothing is held.")
 
 
 @app.command()
@@ -101,7 +101,7 @@ def remove(
     if json_:
         output.as_json({"removed": hold_id})
     else:
-        output.say(f"Hold {hold_id} is removed.")
+        output.echo(f"Hold {hold_id} is removed.")
 
 
 def parse_until(text: str, now: datetime) -> datetime:
@@ -182,7 +182,7 @@ def _tell(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) 
     if json_:
         output.as_json(_as_dict(hold) | ({} if exists is None else {"exists": exists}))
     else:
-        output.say(f"{output.escape(subject)} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
+        output.echo(f"{output.escape(subject)} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
 
 
 def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bool:

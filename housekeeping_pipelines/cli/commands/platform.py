@@ -10,7 +10,7 @@ from housekeeping_pipelines.cli import output, session
 from housekeeping_pipelines.cli.session import Json
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.health.checks import Check
+    from housekeeping_pipelines.execution.checking import Check
     from housekeeping_pipelines.settings import SettingLine
 
 
@@ -29,7 +29,7 @@ def init(json_: Json = False) -> None:
     if json_:
         output.as_json({"dagster_home": str(home)})
     else:
-        output.say(f"Dagster's commands work from here; their state is under {home}")
+        output.echo(f"Dagster's commands work from here; their state is under {home}")
 
 
 def migrate(json_: Json = False) -> None:
@@ -45,16 +45,17 @@ def migrate(json_: Json = False) -> None:
     if json_:
         output.as_json({"version": HEAD, "changed": changed})
     else:
-        output.say(f"The schema housekeeping is {'now ' if changed else ''}of version {HEAD}.")
+        output.echo(f"The schema housekeeping is {'now ' if changed else ''}of version {HEAD}.")
 
 
 def check(json_: Json = False) -> int:
     """Show every setting with its origin, and try every component."""
     settings = session.start()
+    session.use_dagster(settings)
+    from housekeeping_pipelines.capabilities import assemble
     from housekeeping_pipelines.health.checks import check_all
 
-    session.use_dagster(settings)
-    checks = check_all(settings)
+    checks = check_all(settings, lambda settings, config: assemble(settings, config).capabilities)
     failed = any(check.status == "failed" for check in checks)
     if json_:
         output.as_json(
@@ -81,21 +82,21 @@ def _setting(line: SettingLine) -> dict[str, object]:
 
 
 def _show_settings(lines: tuple[SettingLine, ...]) -> None:
-    output.say("[bold]Settings[/] [dim]a line of .env outranks an exported variable[/]\n")
+    output.echo("[bold]Settings[/] [dim]a line of .env outranks an exported variable[/]\n")
     width = max(len(line.variable) for line in lines)
     for line in lines:
         origin = f"[dim]{line.origin}[/]" if line.origin == "default" else f"[cyan]{line.origin}[/]"
-        output.say(f"  {line.variable:<{width}} {output.escape(line.value) or '[dim]unset[/]'}  {origin}")
+        output.echo(f"  {line.variable:<{width}} {output.escape(line.value) or '[dim]unset[/]'}  {origin}")
         for hidden, value in line.shadows:
-            output.say(f"  {'':<{width}} [yellow]hides[/] {output.escape(value)} [dim]of the {hidden}[/]")
+            output.echo(f"  {'':<{width}} [yellow]hides[/] {output.escape(value)} [dim]of the {hidden}[/]")
 
 
 _MARK = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]", "skipped": "[dim]·[/]"}
 
 
 def _show_checks(checks: list[Check]) -> None:
-    output.say("\n[bold]Components[/]\n")
+    output.echo("\n[bold]Components[/]\n")
     for check in checks:
-        output.say(f"  {_MARK[check.status]} {check.name:<31} {output.escape(check.message)}")
+        output.echo(f"  {_MARK[check.status]} {check.name:<31} {output.escape(check.message)}")
         if check.hint:
-            output.say(f"    {'':<31} [dim]{output.escape(check.hint)}[/]")
+            output.echo(f"    {'':<31} [dim]{output.escape(check.hint)}[/]")

@@ -58,12 +58,12 @@ def list_(json_: Json = False) -> None:
         )
         return
     if not runs:
-        output.say("The trash is empty.")
+        output.echo("The trash is empty.")
         return
     output.table(["run", "task", "deleted UTC", "until", "rows", "files", "size"], [_line(run) for run in runs])
-    output.say("\n[dim]bring one back:[/] housekeeping undo RUN")
+    output.echo("\n[dim]bring one back:[/] housekeeping undo RUN")
     if blocking:
-        output.say(
+        output.echo(
             f"[yellow]![/] rows of {', '.join(blocking)} use types of yours: while they are in the trash, DROP TYPE and"
             " DROP EXTENSION refuse. To purge a run now:"
             """ housekeeping run purge_trash --config '{"run_id": "RUN"}'"""
@@ -108,4 +108,4 @@ def _tell(json_: bool, *, paused: bool, text: str) -> None:
     if json_:
         output.as_json({"paused": paused})
     else:
-        output.say(text)
+        output.echo(text)

@@ -46,7 +46,7 @@ def sync_watched_documents(
     ops = {"sync_watched_documents": launch.check_config("sync_watched_documents", config)}
     if queue:
         run_id = launch.queue(settings, "sync_watched_documents_job", ops)
-        return launch.say_queued("sync_watched_documents_job", run_id, json_=json_)
+        return launch.echo_queued("sync_watched_documents_job", run_id, json_=json_)
     outcome = launch.run_here(settings, "sync_watched_documents_job", ops, names=False)
     finish(settings, outcome, json_=json_)
     return outcome.exit_code
@@ -61,20 +61,20 @@ def list_(json_: Json = False) -> None:
         output.as_json({"items": [_as_dict(entry) for entry in entries]})
         return
     if not entries:
-        output.say("Nothing is watched.")
-        output.say(f"[dim]watch a page:[/] {output.command()} watch add link://https://example.com --workspace SLUG")
+        output.echo("Nothing is watched.")
+        output.echo(f"[dim]watch a page:[/] {output.command()} watch add link://https://example.com --workspace SLUG")
         return
     now = utc_now()
     rows = [(entry.id, entry.name, entry.state, _every(entry.stale_after), _next(entry, now)) for entry in entries]
     output.table(["id", "document", "state", "every", "next"], rows)
     for entry in entries:
         if entry.reason:
-            output.say(f"\n[yellow]![/] {entry.id}  {output.escape(entry.name)}: {output.escape(entry.reason)}")
+            output.echo(f"\n[yellow]![/] {entry.id}  {output.escape(entry.name)}: {output.escape(entry.reason)}")
             if entry.known.held:
-                output.say(_indented(entry.known.held.get("diff", "")))
+                output.echo(_indented(entry.known.held.get("diff", "")))
             if entry.state != "active":
                 choice = "--retry" if entry.state == "error" else "--accept | --reject"
-                output.say(f"   [dim]decide:[/] {output.command()} watch review {entry.id} {output.escape(choice)}")
+                output.echo(f"   [dim]decide:[/] {output.command()} watch review {entry.id} {output.escape(choice)}")
 
 
 @app.command()
@@ -115,9 +115,9 @@ def add(
         return
     what = "a new document" if watched.created else counted(watched.documents, "document")
     verb = "is watched already" if watched.already else "is watched"
-    output.say(f"{output.escape(reference)} {verb} as {watched.id}: {what}, every {_every(watched.stale_after)}.")
+    output.echo(f"{output.escape(reference)} {verb} as {watched.id}: {what}, every {_every(watched.stale_after)}.")
     if not watched.already:
-        output.say(f"[dim]fetch it now:[/] {output.command()} sync-watched-documents")
+        output.echo(f"[dim]fetch it now:[/] {output.command()} sync-watched-documents")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def remove(id_: Id, json_: Json = False) -> None:
     if json_:
         output.as_json({"removed": entry.id, "documents": len(entry.copies)})
     else:
-        output.say(f"{output.escape(entry.name)} is watched no longer.")
+        output.echo(f"{output.escape(entry.name)} is watched no longer.")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def review(
     if json_:
         output.as_json({"id": entry.id, "was": entry.state, "decision": given[0], "message": said})
     else:
-        output.say(f"{output.escape(entry.name)}: {said}.")
+        output.echo(f"{output.escape(entry.name)}: {said}.")
 
 
 def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, bool]]:

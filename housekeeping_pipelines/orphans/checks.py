@@ -1,0 +1,33 @@
+"""Whether everything that refers to a store's files can be found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.checking import Check
+from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS, PlatformUses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from housekeeping_pipelines.execution.checking import Surroundings
+
+_TASKS = {"cleanup_orphan_documents": UPLOADS, "orphan_cleanup": MEDIA, "cleanup_orphan_objects": BUCKET}
+
+
+def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
+    """A line for each task on a store of files."""
+    stores = Stores(surroundings.settings)
+    for task, name in _TASKS.items():
+        uses = PlatformUses(name, surroundings.config, stores.folder(name))
+        try:
+            sources = uses.sources(surroundings.connection)
+            # A session keeps what is in its folder, and has to be found for that.
+            uses.of_sessions(surroundings.connection, [])
+        except HousekeepingError as error:
+            yield Check.disabled(task, error)
+        else:
+            tables = ", ".join(dict.fromkeys(source.table.label for source in sources))
+            yield Check(f"task {task}", "ok", f"takes files of {name} that no row of {tables} names")

@@ -8,7 +8,7 @@ SIZE ?= 2000
 SEED ?= 7
 WORKERS ?= 2
 
-.PHONY: demo dev test check bench install clean
+.PHONY: demo dev test check docs bench install clean
 
 demo: install  ## a platform of sample data, cleaned before your eyes
 	@"$(BIN)/housekeeping" demo --conversations $(SIZE) --seed $(SEED)
@@ -19,11 +19,15 @@ dev: install  ## the Dagster web UI on the same data, schedules and sensors tick
 test: $(VENV)/dev install  ## all tests
 	"$(BIN)/pytest" -n $(WORKERS)
 
-check: $(VENV)/dev  ## ruff, mypy and the floors
+check: $(VENV)/dev  ## ruff, mypy, the floors, and what the documents take from the code
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports"
+	"$(BIN)/python" docs/generate.py --check
+
+docs: $(VENV)/dev  ## what the documents take from the code, written again
+	"$(BIN)/python" docs/generate.py
 
 bench: $(VENV)/dev  ## side-by-side measurements
 	"$(BIN)/python" benchmarks/import_time.py

@@ -153,7 +153,9 @@ def cleanup_orphan_vectors(
 
 ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments, report=OrphanReport, tables=("parsed_files",))
 ORPHAN_MEDIA = Task(orphan_cleanup, OrphanCleanupConfig, report=OrphanReport, tables=("detections", "security_events"))
-ORPHAN_OBJECTS = Task(cleanup_orphan_objects, CleanupOrphanObjects, report=OrphanReport)
+ORPHAN_OBJECTS = Task(
+    cleanup_orphan_objects, CleanupOrphanObjects, report=OrphanReport, tables=("processed_documents", "upload_sessions")
+)
 # Vectors are made of texts, which are still there: a sync makes them again.
 ORPHAN_VECTORS = Task(
     cleanup_orphan_vectors, CleanupOrphanVectors, report=VectorReport, tables=("documents",), undoable=False

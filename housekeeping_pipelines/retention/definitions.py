@@ -146,7 +146,7 @@ INACTIVE_USERS = Task(
     short_name="users",
     counted_as="deleted_users",
 )
-VERIFY_NO_ORPHANS = Task(verify_no_orphans, TaskConfig)
+VERIFY_NO_ORPHANS = Task(verify_no_orphans, TaskConfig, tables=("conversations", "chat_messages"))
 
 
 def capability(settings: Settings, config: HousekeepingConfig) -> Capability:

@@ -43,7 +43,7 @@ class Registry:
 
 
 def assemble(settings: Settings, config: HousekeepingConfig) -> Registry:
-    """Ask every capability for what it has; it touches no network and no database.
+    """Ask every capability for its tasks. This touches no network and no database.
 
     Raises:
         ConfigurationError: two tasks have one name, or a package's capability cannot be made.
@@ -67,7 +67,7 @@ def assemble(settings: Settings, config: HousekeepingConfig) -> Registry:
     weekly = Chain(
         "weekly_cleanup",
         (retention.CONVERSATIONS, retention.VERIFY_NO_ORPHANS),
-        "Old conversations, then a deep check that nothing refers to one that is gone.",
+        "Old conversations, then a deep check that nothing refers to a deleted one.",
     )
     chains = {chain.name: chain for chain in (daily, weekly)}
     _check_names([*chains, *(task.name for task in every)], settings, config)

@@ -27,8 +27,7 @@ class Capability:
     """Everything that one capability adds.
 
     Attributes:
-        checks: each looks at the platform, changes nothing, and raises HousekeepingError or a database error where it
-            cannot look.
+        checks: functions that only read, and yield what they find. They turn an error of the task's own into a finding.
     """
 
     tasks: tuple[Task, ...]

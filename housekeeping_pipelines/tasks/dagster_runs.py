@@ -1,8 +1,8 @@
-"""Which of Dagster's runs are really going on.
+"""Which of Dagster's runs are really in progress.
 
-A run whose process was killed stays STARTED in Dagster's history. Each run therefore says which process does it, and
-whoever comes next ends those whose process is gone. What keeps two runs apart is the task's advisory lock, which dies
-with the process; this is for the history and for the schedules' skip reasons.
+A run whose process was killed stays STARTED in Dagster's history. Each run is therefore tagged with its process, and
+the next run reports those as failed whose process no longer exists. The task's advisory lock, which dies with the process,
+keeps two runs apart; the tags serve the history and the skip reasons of schedules.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 LOCATION_NAME = "housekeeping"
 REPOSITORY_LABEL = f"__repository__@{LOCATION_NAME}"
 
-# Dagster's UI hides what begins so: nobody wants to read it in a list of runs.
+# Dagster's UI hides tags with this prefix, which would only clutter its list of runs.
 HOST_TAG = ".dagster/housekeeping_host"
 PID_TAG = ".dagster/housekeeping_pid"
 STARTED_TAG = ".dagster/housekeeping_process_started"
 
-# Longer than any run may take: what is still STARTED on another machine after this is dead.
+# Longer than any run may take: a run that is still STARTED on another machine after this is dead.
 MAX_RUNTIME_SECONDS = 2 * 60 * 60
 
 # Longer than Dagster's run monitoring waits for a run to start (dagster.yaml).
@@ -84,7 +84,7 @@ def create_runs_here(instance: dg.DagsterInstance, job_name: str) -> None:
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Whether the process that did a run was on this machine and is gone."""
+    """Whether the process of a run was on this machine and has ended."""
     if tags.get(HOST_TAG) != platform.node() or PID_TAG not in tags:
         return False
     import psutil
@@ -98,18 +98,18 @@ def is_dead(tags: Mapping[str, str]) -> bool:
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report the runs whose process is gone as failed; returns their ids."""
+    """Report the runs whose process has ended as failed; returns their ids."""
     filters = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING], tags={HOST_TAG: platform.node()}
     )
     dead = [run for run in instance.get_runs(filters, limit=_LOOKED_AT) if is_dead(run.tags)]
     for run in dead:
-        instance.report_run_failed(run, f"Process {run.tags[PID_TAG]} on {run.tags[HOST_TAG]}, which did it, is gone.")
+        instance.report_run_failed(run, f"Its process, {run.tags[PID_TAG]} on {run.tags[HOST_TAG]}, no longer exists.")
     return [run.run_id for run in dead]
 
 
 def run_in_flight(instance: dg.DagsterInstance, job_name: str, now: datetime | None = None) -> str | None:
-    """The id of a run of this job that is really going on or waiting; None if there is none."""
+    """The id of a run of this job that is really in progress or queued; None if there is none."""
     now = now or utc_now()
     filters = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT)
     for record in instance.get_run_records(filters, limit=_LOOKED_AT):

@@ -208,7 +208,7 @@ def due_sensor(
 
     Args:
         count_due: how many items are due; it only reads.
-        describe: what is due in words, none too: `3 files are due`.
+        describe: how many items are due, in words; also of 0: `3 files are due`.
         tag: of the run, which says how many were due.
     """
 

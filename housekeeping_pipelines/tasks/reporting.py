@@ -1,6 +1,6 @@
 """A task's report in Dagster: an event on the task's asset for the plots, a summary with the step, red if it failed.
 
-The event holds the whole report, so that whoever launched the run reads the same one back from the event log.
+The event holds the whole report, so that the command and the API read the same one back from the event log.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def read_reports(
     A task that broke before it could report has one that says so.
 
     Args:
-        kinds: the class of each task's report; without it, what all reports have is read.
+        kinds: the class of each task's report; for any other task it is Report, with the fields that all have.
     """
     types = {
         dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -140,6 +140,6 @@ def read_reports(
 
 
 def _read(kind: type[Report], document: Mapping[str, Any]) -> Report:
-    # A task that was refused or broke off early has a report without what its own kind adds.
+    # The report of a task that was refused or broke off early lacks the fields that its own class adds.
     own = {each.name for each in fields(kind)} <= document.keys()
     return (kind if own else Report).from_dict(document)

@@ -1,4 +1,4 @@
-"""The resources of the ops: the platform's database, its stores and vectors, the sources, and who watches."""
+"""The resources of the ops: the platform's database, its stores and vectors, and the observer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

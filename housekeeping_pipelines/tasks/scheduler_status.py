@@ -51,7 +51,7 @@ def _known_as(schedule: dg.ScheduleDefinition) -> tuple[str, str] | None:
 
 
 def _is_on(name: str, default: Any, switches: Mapping[str, str]) -> bool:
-    # A switch that nobody touched says DECLARED_IN_CODE.
+    # A switch that was never touched says DECLARED_IN_CODE.
     return switches.get(name, default.value) == "RUNNING" or (
         switches.get(name) == "DECLARED_IN_CODE" and default.value == "RUNNING"
     )

@@ -74,7 +74,7 @@ def test_the_outbox_starts_a_run_only_when_something_is_due(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
     (sensor,) = capability(load_settings(tmp_path, {}), HousekeepingConfig()).sensors
-    assert tick(sensor, instance).skip_message == "no file is due to go"
+    assert tick(sensor, instance).skip_message == "no file is due"
     for name, when in (("due", "now()"), ("due too", "now() - interval '1 h'"), ("later", "now() + interval '1 h'")):
         sql(
             engine,

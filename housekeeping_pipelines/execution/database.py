@@ -68,6 +68,6 @@ class Database:
         )
 
     def close(self) -> None:
-        """Give back what was opened."""
+        """Close the connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()

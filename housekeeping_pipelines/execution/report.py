@@ -1,7 +1,7 @@
 """The report of a run: the same object behind the UI, the command and the API.
 
-A kind of task has a class of its own, which adds fields, and says what they mean to people (`lines`), as points of a
-curve (`numbers`) and as tables (`tables`). Whoever shows a report asks it, and knows no field by name.
+A kind of task has a class of its own, which adds fields and renders them: as lines for people (`lines`), as points of a
+curve (`numbers`), and as tables (`tables`). The UI, the command and the API print these, and know no field by name.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ PARTIAL = Ending("partial")
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The fields of every report (see docs/reports.md); counts are what was really deleted.
+    """The fields of every report (see docs/reports.md). Counts are of what was really deleted.
 
     Attributes:
         message: one line of why it did not succeed, or was skipped.
         error_type: the class of errors.py behind a run that was refused or failed.
-        table: the table whose rows the task's policy selects, or the store; others go along.
-        for_good: of `deleted`, what went to no trash, so that no undo brings it back.
+        table: the table whose rows the task's policy selects, or the store; dependent rows are of other tables.
+        for_good: of `deleted`, what was deleted permanently, without trash.
     """
 
     task: str
@@ -163,12 +163,12 @@ class Report:
 
     @property
     def is_success(self) -> bool:
-        """Whether the run may be green: it did what it should, or another run was doing it."""
+        """Whether the run is green: it did its work, or another run was doing it."""
         return self.status in ("succeeded", "skipped")
 
     @property
     def reason(self) -> str:
-        """One line of why it is no success; empty if it is one."""
+        """One line of why the run is not a success; empty if it is."""
         if self.message or self.is_success:
             return self.message or ""
         first = next((f"; the first: {item.item}: {item.reason}" for item in self.failed), "")
@@ -212,7 +212,7 @@ class Report:
         yield from ()
 
     def numbers(self) -> dict[str, float]:
-        """The points of the curves of a run that really did something; a dry run adds what it would have done."""
+        """The points of the curves. A dry run, or one that deleted nothing, adds only what it would have deleted."""
         if self.dry_run or self.status not in ("succeeded", "partial"):
             return {f"would_delete/{table}": count for table, count in self.would_delete.items()}
         numbers: dict[str, float] = {"duration_seconds": round(self.duration_seconds, 3)}

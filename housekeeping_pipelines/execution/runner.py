@@ -48,7 +48,7 @@ class TaskRunner:
     def run(self, task: str, run_id: str, body: Callable[[Run], Report], *, dry_run: bool = False) -> Report:
         """Do a task under its lock; a concurrent run of the same task is skipped. A dry run takes no lock.
 
-        Never raises for what a user or the database can cause: the report's status says it.
+        An error that a user or the database causes is not raised: the report's status says it.
         """
         dry_run = dry_run or self.every_run_is_dry
         started = Started(task, run_id, dry_run, self.clock(), self.monotonic(), self.monotonic)

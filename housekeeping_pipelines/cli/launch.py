@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """The status of the whole: what its only task says, or `partial` where some tasks did what they should."""
+        """The status of the whole run: that of its only task, or `partial` if only some tasks succeeded."""
         statuses = [report.status for report in self.reports.values()]
         bad = [status for status in statuses if status not in ("succeeded", "skipped")]
         if not bad:

@@ -160,5 +160,5 @@ class ProgressBar(LogObserver):
             try:
                 self._names.write(f"would delete {item}\n")
             except BrokenPipeError:
-                # `| head` has read enough; that is no reason to fail the run.
+                # `| head` has read enough, which must not fail the run.
                 self._names = None

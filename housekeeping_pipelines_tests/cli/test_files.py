@@ -144,7 +144,7 @@ def test_what_no_undo_brings_back_is_said(world: World, installation: Installati
     done = installation.run("cleanup-files", **remote(far))
     assert "deleted         1  file of bucket" in done.stdout
     (run_id,) = re.findall(r"undo (\w{8})   2 rows, until", done.stdout)
-    assert "1 file gone for good: STORAGE_TRASH_PREFIX is not set" in done.stdout
+    assert "1 file deleted permanently: STORAGE_TRASH_PREFIX is not set" in done.stdout
     assert far.names("documents") == ["live/a.pdf", "lost/x.pdf"]
     back = installation.run("undo", run_id, **remote(far))
     assert (back.returncode, "1 of bucket went for good and are not back" in back.stdout) == (0, True)
@@ -153,7 +153,7 @@ def test_what_no_undo_brings_back_is_said(world: World, installation: Installati
     kept = installation.run("cleanup-files", "--session", "done", STORAGE_TRASH_PREFIX="trash", **remote(far))
     assert "for good" not in kept.stdout
     off = installation.run("orphan-cleanup", "--apply", TRASH_RETENTION_DAYS="0")
-    assert "1 file gone for good: TRASH_RETENTION_DAYS is 0" in off.stdout
+    assert "1 file deleted permanently: TRASH_RETENTION_DAYS is 0" in off.stdout
     assert "undo" not in off.stdout
     assert installation.json("trash", "list", TRASH_RETENTION_DAYS="7")["runs"][-1]["files"] == 0
 
@@ -339,7 +339,7 @@ def test_check_tries_the_stores_and_what_refers_to_them(
     assert found["store media"]["status"] == "failed"
     assert "MEDIA_PATH" in found["store media"]["message"] + found["store media"]["hint"]
     assert found["store bucket"]["status"] == "ok"
-    assert "gone for good" in found["store bucket"]["message"]
+    assert "removal from it is final" in found["store bucket"]["message"]
     assert "stands in" not in found["store bucket"]["message"]
     wrong = checks(installation, SUPABASE_BUCKET="elsewhere", **remote(far))["store bucket"]
     assert (wrong["status"], "elsewhere" in wrong["message"]) == ("failed", True)

@@ -94,7 +94,7 @@ def test_orphaned_vectors_are_named_and_then_deleted(engine: sa.Engine, here: In
     assert "would delete         1  documents' vectors" in dry
     told = here.run("cleanup-orphan-vectors", "--apply", LOG_LEVEL="ERROR")
     assert "deleted         1  documents' vectors" in told.stdout
-    assert "gone for good" not in told.stdout
+    assert "deleted permanently" not in told.stdout
     assert gone not in column(engine, "SELECT document FROM housekeeping.document_vectors")
     assert len(column(engine, "SELECT DISTINCT document FROM housekeeping.document_vectors")) == 1
 

@@ -88,7 +88,7 @@ def undo(
     run_id: Annotated[str, typer.Argument(help="The run to undo, or the beginning of its id.")],
     json_: Json = False,
 ) -> int:
-    """Bring back out of the trash what a run deleted."""
+    """Restore from the trash what a run deleted."""
     settings = session.start()
     ops = {"undo": launch.check_config("undo", {"run_id": run_id})}
     outcome = launch.run_here(settings, "undo_job", ops, names=False)
@@ -173,7 +173,7 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
         output.echo(f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   {what}")
     if any(lost.values()):
         why = "STORAGE_TRASH_PREFIX is not set" if settings.trash_retention_days else "TRASH_RETENTION_DAYS is 0"
-        output.echo(f"[yellow]![/] {_amounts(lost)} gone for good: {why}")
+        output.echo(f"[yellow]![/] {_amounts(lost)} deleted permanently: {why}")
 
 
 def _amounts(counts: dict[str, int]) -> str:

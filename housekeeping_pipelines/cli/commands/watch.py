@@ -54,7 +54,7 @@ def sync_watched_documents(
 
 @app.command("list")
 def list_(json_: Json = False) -> None:
-    """List what is watched, the one that is due first first."""
+    """List the watched documents, ordered by due time."""
     with _watching(session.start()) as watching:
         entries = watching.entries()
     if json_:

@@ -1,6 +1,6 @@
-"""`housekeeping check`: every component is tried, and a line says what was found and what to do.
+"""`housekeeping check`: tries every component, and says what it finds and what to do about it.
 
-Each capability brings checks of its own; what is looked at here belongs to none of them.
+Each capability has checks of its own. These are of the components that belong to none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MINIMUM_SERVER_VERSION = 150_000
 def check_all(
     settings: Settings, make_capabilities: Callable[[Settings, HousekeepingConfig], Sequence[Capability]]
 ) -> list[Check]:
-    """Try everything; never raises for what a user can cause."""
+    """Try everything. An error that a user causes becomes a finding."""
     checks: list[Check] = []
     config = HousekeepingConfig()
     try:

@@ -35,7 +35,7 @@ class DeleteOldConversations(DeletionConfig):
 
 
 class CleanupOrphanedMessages(DeletionConfig):
-    allow_empty_reference: bool = Field(False, description="Run although there is no conversation at all.")
+    allow_empty_reference: bool = Field(False, description="Run although the table of conversations is empty.")
 
 
 class CleanupInactiveUsers(DeletionConfig):
@@ -50,7 +50,7 @@ def _delete(
     policy: Callable[[Platform, datetime], RowPolicy],
 ) -> None:
     def body(run: Run) -> Report:
-        # It brings the deletion with it, which importing the definitions is not to wait for.
+        # Imported here, so that importing the definitions stays quick.
         from housekeeping_pipelines.deletion.rows import delete_rows
 
         return delete_rows(run, lambda catalog, now: policy(Platform(catalog, database.config), now), config.limits())
@@ -65,7 +65,7 @@ def delete_old_conversations(
     database: dg.ResourceParam[Database],
     observer: dg.ResourceParam[Observer],
 ) -> None:
-    """Delete conversations that nobody used for CONVERSATION_RETENTION_DAYS, with their messages; pinned ones stay."""
+    """Delete conversations unused for CONVERSATION_RETENTION_DAYS, with their messages; pinned ones stay."""
     days = config.older_than_days or database.settings.conversation_retention_days
     policy = partial(policies.conversations, older_than_days=days, age_column=config.age_column)
     _delete(context, config, database, observer, policy)

@@ -28,7 +28,7 @@ class CleanupFiles(DeletionConfig):
     session: str | None = Field(
         None, min_length=1, description="Only this session, however young; never while it is in use."
     )
-    # Uploads are done within minutes: at the end of an hour most sessions are over, and that is no accident.
+    # Uploads take minutes: after an hour most sessions are over, so a large share is normal.
     max_fraction: float = Field(1.0, gt=0, le=1, description="Share of the sessions beyond which a run is refused.")
     include_outputs: bool = Field(True, description="Remove what was made of the uploads too.")
 
@@ -41,8 +41,8 @@ def cleanup_files(
     stores: dg.ResourceParam[Stores],
     observer: dg.ResourceParam[Observer],
 ) -> None:
-    """Delete upload sessions that nobody used for CLEANUP_INTERVAL_HOURS, with their documents and files."""
-    # The driver is first needed here: importing the definitions is to stay quick.
+    """Delete upload sessions unused for CLEANUP_INTERVAL_HOURS, with their documents and files."""
+    # Imported here, so that importing the definitions stays quick.
     from housekeeping_pipelines.sessions import cleanup
     from housekeeping_pipelines.sessions.policies import Expiry
     from housekeeping_pipelines.sessions.usage import MEGABYTE

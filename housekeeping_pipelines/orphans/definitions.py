@@ -24,7 +24,7 @@ from housekeeping_pipelines.tasks.config import DeletionConfig, FileDeletionConf
 from housekeeping_pipelines.tasks.jobs import Task, every_hours, schedule
 from housekeeping_pipelines.tasks.reporting import run_task
 
-# What a camera or its software writes; anything else is somebody's, and is left (OrphanCleanupJob has the same list).
+# What a camera or its software writes. Anything else may be a person's, and is kept.
 MEDIA_EXTENSIONS = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "mp4", "webm", "mkv", "avi", "mov", "m4v")
 
 UPLOADS_FLOOR = timedelta(hours=1)
@@ -73,14 +73,14 @@ class CleanupOrphanVectors(DeletionConfig):
     batch_size: int = Field(500, ge=1, le=10_000, description="Documents at a time, after one look at them.")
     min_age_hours: int = Field(1, ge=1, le=8760, description="Age from which vectors are taken.")
     max_rows: int | None = Field(None, ge=1, description="Documents whose vectors one run may delete.")
-    allow_empty_reference: bool = Field(False, description="Run although there is no document at all.")
+    allow_empty_reference: bool = Field(False, description="Run although the table of documents is empty.")
 
 
 def _clean(
     context: dg.OpExecutionContext, config: FileDeletionConfig, database: Database, stores: Stores, observer: Observer,
     search: Search,
 ) -> None:  # fmt: skip
-    # The driver is first needed here: importing the definitions is to stay quick.
+    # Imported here, so that importing the definitions stays quick.
     from housekeeping_pipelines.orphans.cleanup import clean_store
 
     def body(run: Run) -> Report:
@@ -136,7 +136,7 @@ def cleanup_orphan_vectors(
     vectors: dg.ResourceParam[Vectors],
     observer: dg.ResourceParam[Observer],
 ) -> None:
-    """Delete the vectors of documents that are gone, after an hour; name watched documents that have none."""
+    """Delete the vectors of documents that no longer exist, after an hour; name watched documents without vectors."""
     from housekeeping_pipelines.orphans.vectors import clean_vectors
 
     def body(run: Run) -> Report:

@@ -1,6 +1,6 @@
 """Undo, the trash's expiry and the outbox of files in Dagster.
 
-What does the work is imported by the op: importing the definitions is to stay quick.
+The op imports what does the work, so that importing the definitions stays quick.
 """
 
 from functools import partial
@@ -35,7 +35,7 @@ def undo(
     database: dg.ResourceParam[Database],
     stores: dg.ResourceParam[Stores],
 ) -> None:
-    """Bring back out of the trash what a run deleted."""
+    """Restore from the trash what a run deleted."""
     from housekeeping_pipelines.maintenance import trash
 
     body = partial(
@@ -54,7 +54,7 @@ def purge_trash(
     database: dg.ResourceParam[Database],
     stores: dg.ResourceParam[Stores],
 ) -> None:
-    """Remove for good what was deleted longer than TRASH_RETENTION_DAYS ago."""
+    """Delete permanently what a run deleted more than TRASH_RETENTION_DAYS ago."""
     from housekeeping_pipelines.maintenance import trash
 
     body = partial(
@@ -73,7 +73,7 @@ def drain_file_outbox(
     database: dg.ResourceParam[Database],
     stores: dg.ResourceParam[Stores],
 ) -> None:
-    """Remove the files whose rows are gone, as soon as storage lets them go."""
+    """Remove the files whose rows were deleted, once storage accepts it."""
     from housekeeping_pipelines.maintenance import outbox
 
     body = partial(outbox.drain_outbox, store_of=stores.__getitem__)
@@ -87,7 +87,7 @@ def _count_due(settings: Settings) -> int:
 
 
 def _describe_due(files: int) -> str:
-    return f"{files:,} files are due" if files else "no file is due to go"
+    return f"{files:,} files are due" if files else "no file is due"
 
 
 UNDO = Task(undo, Undo, report=UndoReport, undoable=False)

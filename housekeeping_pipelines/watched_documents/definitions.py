@@ -1,6 +1,6 @@
 """Watched documents in Dagster: the op, and the sensor that starts it when something is due.
 
-What does the work is imported by the op: importing the definitions is to stay quick.
+The op imports what does the work, so that importing the definitions stays quick.
 """
 
 from collections.abc import Iterator

@@ -33,5 +33,5 @@ def check_stores(settings: Settings) -> Iterator[Check]:
             continue
         latency = watch.latency_ms
         stands_in = f"; stands in while {variable} is unset" if given is None else ""
-        kept = "" if stores[name].trash_prefix else "; what leaves it is gone for good"
+        kept = "" if stores[name].trash_prefix else "; removal from it is final"
         yield Check(f"store {name}", "ok", f"{storage.label}{stands_in}{kept}", latency_ms=latency)

@@ -1,8 +1,8 @@
 """Which of Dagster's runs are really in progress.
 
 A run whose process was killed stays STARTED in Dagster's history. Each run is therefore tagged with its process, and
-the next run reports those as failed whose process no longer exists. The task's advisory lock, which dies with the process,
-keeps two runs apart; the tags serve the history and the skip reasons of schedules.
+the next run reports those as failed whose process no longer exists. Two runs of a task are kept apart by its advisory
+lock, which dies with the process; the tags serve the history and the skip reasons of schedules.
 """
 
 from __future__ import annotations

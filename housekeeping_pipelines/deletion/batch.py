@@ -34,16 +34,16 @@ LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_MS = 60_000
 
 
-class Trouble(Exception):
-    """What made a batch roll back; `counts_as` is where its last root is counted."""
+class RowError(Exception):
+    """What made a batch roll back; `skip_reason` is where its last root is counted."""
 
-    def __init__(self, counts_as: str, reason: str) -> None:
+    def __init__(self, skip_reason: str, reason: str) -> None:
         super().__init__(reason)
-        self.counts_as = counts_as
+        self.skip_reason = skip_reason
         self.reason = reason
 
 
-class UsedSince(Exception):
+class NeedsRecheck(Exception):
     """Among what went there was something that keeps a root: the batch is to look more closely."""
 
 
@@ -83,7 +83,7 @@ class Batch:
     counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
-    _sparing: int = 0
+    _kept_by_children: int = 0
 
     @property
     def dry_run(self) -> bool:
@@ -97,8 +97,8 @@ class Batch:
         """Do all of it, in a transaction that the caller commits.
 
         Raises:
-            Trouble: with some row of it.
-            UsedSince: some root is to stay; only where it was not to look closely.
+            RowError: with some row of it.
+            NeedsRecheck: some root is to stay; only where it was not to look closely.
             Paused: everything was paused meanwhile.
         """
         connection = self.run.connection
@@ -128,7 +128,7 @@ class Batch:
         for table in self.plan.tables[1:]:
             if not self.plan.is_leaf(table) or (self.dry_run and table.oid in self.plan.shared):
                 self._reach(table)
-        self._check_nothing_passed_by(holds)
+        self._check_unfollowed_tables(holds)
         self._check_holds_inside(holds)
         if self.dry_run:
             self.counts = {table.label: self._count(table) for table in self.plan.tables}
@@ -203,7 +203,7 @@ class Batch:
         """Which rows of a table hang on the rows named above it; None if no row can."""
         conditions = [
             condition
-            for key in self.plan.upward(table)
+            for key in self.plan.keys_to_parents(table)
             if (condition := self._refers(key, self.rows.get(key.parent, {}))) is not None
         ]
         return sa.or_(*conditions) if conditions else None
@@ -233,15 +233,15 @@ class Batch:
             found = self._named(table, sa.or_(*conditions)) if conditions else {}
             frontier = {own: values for own, values in found.items() if own not in self.rows[table.oid]}
             if frontier and holds is not None and len(self._still_candidates(list(frontier), holds)) < len(frontier):
-                raise Trouble("in_use", f"a row of {table.label} that is to stay refers to it")
+                raise RowError("in_use", f"a row of {table.label} that is to stay refers to it")
             self.rows[table.oid] |= frontier
 
-    def _check_nothing_passed_by(self, holds: ActiveHolds) -> None:
+    def _check_unfollowed_tables(self, holds: ActiveHolds) -> None:
         """Look again, now that no one can refer to a row that goes: a key that is not followed might cascade."""
-        if self.plan.passed_by - {self.plan.root.oid}:
+        if self.plan.unfollowed_tables - {self.plan.root.oid}:
             keys = [root.key for root in self.roots]
             if len(self._still_candidates(keys, holds)) < len(keys):
-                raise Trouble("in_use", "a row refers to it since")
+                raise RowError("in_use", "a row refers to it since")
 
     def _check_holds_inside(self, holds: ActiveHolds) -> None:
         if not holds:
@@ -253,7 +253,7 @@ class Batch:
                 continue
             statement = sa.select(sa.literal(True)).select_from(table.selectable).where(which, held).limit(1)
             if self.run.connection.scalar(statement):
-                raise Trouble("held", f"a row of {table.label} that would go with it is held")
+                raise RowError("held", f"a row of {table.label} that would go with it is held")
 
     def _in_batch(self, table: Table) -> sa.ColumnElement[bool] | None:
         """Which rows of a table go with the batch; None if none does."""
@@ -295,7 +295,7 @@ class Batch:
             self.counts[table.label] = gone
             if self.trashed and gone:
                 contents.append([self.mirrors[table.oid].id, gone])
-        self._check_nothing_spares()
+        self._check_nothing_kept()
         if self.trashed:
             connection.execute(
                 sa.insert(trash_batches).values(
@@ -309,38 +309,38 @@ class Batch:
 
     def _take(self, table: Table, which: sa.ColumnElement[bool], number: int | None) -> int:
         """Move rows to the trash under a batch's number, or delete them; returns how many."""
-        sparing = self.policy.sparing if self._is_of_sparing(table) else None
+        keep_rule = self.policy.keep_rule if self._is_of_keep_rule(table) else None
         if not self.trashed or number is None:
             delete = sa.delete(table.selectable).where(which)
-            if sparing is None:
+            if keep_rule is None:
                 return self.run.connection.execute(delete).rowcount
-            gone = delete.returning(table.selectable.c[sparing.column].label("c")).cte("gone")
-            spares = sa.func.count().filter(sparing.spares(gone.c.c))
-            statement = sa.select(sa.func.count(), spares).select_from(gone)
+            gone = delete.returning(table.selectable.c[keep_rule.column].label("c")).cte("gone")
+            keeps = sa.func.count().filter(keep_rule.keeps(gone.c.c))
+            statement = sa.select(sa.func.count(), keeps).select_from(gone)
         else:
             statement = move_to_mirror(
                 self.mirrors[table.oid],
                 table,
                 number,
                 which,
-                lambda columns: sa.false() if sparing is None else sparing.spares(columns[sparing.column]),
+                lambda columns: sa.false() if keep_rule is None else keep_rule.keeps(columns[keep_rule.column]),
             )
-        count, sparing_count = self.run.connection.execute(statement).one()
-        self._sparing += sparing_count
+        count, kept = self.run.connection.execute(statement).one()
+        self._kept_by_children += kept
         return int(count)
 
-    def _is_of_sparing(self, table: Table) -> bool:
-        return self.policy.sparing is not None and self.policy.sparing.table.oid == table.oid
+    def _is_of_keep_rule(self, table: Table) -> bool:
+        return self.policy.keep_rule is not None and self.policy.keep_rule.table.oid == table.oid
 
-    def _check_nothing_spares(self) -> None:
+    def _check_nothing_kept(self) -> None:
         """
         Raises:
-            UsedSince, Trouble: some of what went keeps a root.
+            NeedsRecheck, RowError: some of what went keeps a root.
         """
-        if self._sparing and not self.closely:
-            raise UsedSince
-        if self._sparing:
-            raise Trouble("in_use", "a row that keeps it came since")
+        if self._kept_by_children and not self.closely:
+            raise NeedsRecheck
+        if self._kept_by_children:
+            raise RowError("in_use", "a row that keeps it came since")
 
     def _files(self) -> list[tuple[FileColumn, sa.ColumnElement[bool]]]:
         """The columns that name objects, and which rows of their tables go."""
@@ -350,11 +350,11 @@ class Batch:
     def _check_went(self, table: Table, count: int) -> None:
         """
         Raises:
-            _Trouble: rows that were locked and named are not among those that went.
+            RowError: rows that were locked and named are not among those that went.
         """
         stayed = len(self.rows.get(table.oid, ())) - count
         if table.oid in self.rows and stayed:
-            raise Trouble("failed", f"{stayed:,} rows of {table.label} stayed when they were deleted, as by a trigger")
+            raise RowError("failed", f"{stayed:,} rows of {table.label} stayed when they were deleted, as by a trigger")
 
     def _references_to_clear(self, table: Table) -> list[tuple[ForeignKey, Key, tuple[str | None, ...]]]:
         """The rows that stay and lose their reference to rows of `table`, with the values that they lose."""

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Drained:
+class DrainResult:
     """What became of the entries that were taken.
 
     Attributes:
         gone, gone_bytes: files by store, and the bytes of all, as far as they were known.
         absent, in_use, held: files that were not there, that something refers to, that a hold keeps.
         failed: `store/name` -> why; up to 50 of `failed_count`. They are tried again later.
-        down: stores that do not answer, and how they said so; what they have waits.
+        unavailable: stores that do not answer, and how they said so; what they have waits.
     """
 
     gone: dict[str, int] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Drained:
     held: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     failed_count: int = 0
-    down: dict[str, str] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def add(self, store: str, outcome: Outcome) -> None:
         """Count one batch."""
@@ -51,8 +51,8 @@ class Drained:
         self.held += len(outcome.held)
         for name, reason in outcome.failed.items():
             self.fail(f"{store}/{name}", reason)
-        if outcome.down is not None:
-            self.down[store] = outcome.down.one_line
+        if outcome.unavailable is not None:
+            self.unavailable[store] = outcome.unavailable.one_line
 
     def fail(self, item: str, reason: str) -> None:
         """Count one file that is still there."""
@@ -68,16 +68,16 @@ def drain(
     *,
     run_id: str | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
-) -> Drained:
+) -> DrainResult:
     """Take entries that are due, or those of one run, until there are none; commits as it goes."""
-    drained = Drained()
+    drained = DrainResult()
     for name in _stores_with_work(connection, clock(), run_id):
         try:
             store = store_of(name)
         except HousekeepingError as error:
             drained.fail(name, error.one_line)
             continue
-        while name not in drained.down and may_go_on():
+        while name not in drained.unavailable and may_go_on():
             entries = take(connection, name, now=clock(), run_id=run_id)
             if not entries:
                 break

@@ -29,7 +29,7 @@ BATCH_FILES = 500
 LEASE = timedelta(minutes=10)
 
 
-FIRST_DELAY, LONGEST_DELAY = timedelta(minutes=1), timedelta(hours=6)
+FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(minutes=1), timedelta(hours=6)
 
 
 # From so many attempts on an entry is named to people.
@@ -165,6 +165,6 @@ def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
     return [Entry(**row._mapping) for row in rows]
 
 
-def delay(attempts: int) -> timedelta:
+def backoff(attempts: int) -> timedelta:
     """How long to wait after so many attempts that failed."""
-    return min(FIRST_DELAY * (1 << min(attempts - 1, 20)), LONGEST_DELAY)
+    return min(FIRST_BACKOFF * (1 << min(attempts - 1, 20)), LONGEST_BACKOFF)

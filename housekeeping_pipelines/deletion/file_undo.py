@@ -11,7 +11,7 @@ from housekeeping_pipelines.deletion.files import FILES_LOCK
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.postgres.locks import alone_lock, try_lock
+from housekeeping_pipelines.postgres.locks import exclusive_lock, try_lock
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, res
 
     What exists now is never overwritten. What cannot come back stays in the trash and is named with the reason.
     """
-    with alone_lock(connection, FILES_LOCK):
+    with exclusive_lock(connection, FILES_LOCK):
         _cancel(connection, run_id, store_of, result)
         last = 0
         while True:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.file_outbox import Entry, _rows, delay
+from housekeeping_pipelines.deletion.file_outbox import Entry, _rows, backoff
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
@@ -47,7 +47,7 @@ class Outcome:
         in_use: something refers to them again, or they were written anew: they stay for good.
         held: a hold keeps them for now.
         failed: they are there, and why; they are tried again later.
-        down: storage does not answer: those that are in no other list wait in the outbox.
+        unavailable: storage does not answer: those that are in no other list wait in the outbox.
     """
 
     gone: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Outcome:
     in_use: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
-    down: Unavailable | None = None
+    unavailable: Unavailable | None = None
 
 
 @dataclass
@@ -82,13 +82,13 @@ class FileRemoval:
         outcome = self.outcome
         try:
             self._take_away(self._choose())
-            self._give_back_what_is_used_again()
+            self._restore_referenced()
         except Unavailable as error:
-            outcome.down = error
+            outcome.unavailable = error
         except HousekeepingError as error:
             outcome.failed |= dict.fromkeys(self._undecided(), error.one_line)
         with self.connection.begin():
-            self._write_down()
+            self._record_outcomes()
         return outcome
 
     def _undecided(self) -> set[str]:
@@ -149,7 +149,7 @@ class FileRemoval:
             else:
                 outcome.gone[name] = found.size or 0
 
-    def _give_back_what_is_used_again(self) -> None:
+    def _restore_referenced(self) -> None:
         """A row that named an object between the last look and the move finds it again."""
         outcome = self.outcome
         if self.store.trash_prefix is None or not outcome.gone:
@@ -165,7 +165,7 @@ class FileRemoval:
             del outcome.gone[name]
             outcome.in_use.add(name)
 
-    def _write_down(self) -> None:
+    def _record_outcomes(self) -> None:
         outcome, now, connection = self.outcome, self.clock(), self.connection
         if self.store.trash_prefix is not None and outcome.gone:
             entries = [self._by_name[name] for name in outcome.gone]
@@ -182,13 +182,13 @@ class FileRemoval:
         done = outcome.gone.keys() | outcome.absent | outcome.in_use
         ids = [entry.id for entry in self.entries if entry.name in done]
         connection.execute(sa.delete(file_outbox).where(is_one_of(file_outbox.c.id, ids)))
-        waiting = dict.fromkeys(self._undecided(), outcome.down.one_line) if outcome.down else {}
+        waiting = dict.fromkeys(self._undecided(), outcome.unavailable.one_line) if outcome.unavailable else {}
         later: dict[tuple[datetime, str | None], list[int]] = {}
         for entry in self.entries:
             if entry.name in outcome.held:
                 later.setdefault((now + HELD_DELAY, None), []).append(entry.id)
             elif (reason := (outcome.failed.get(entry.name) or waiting.get(entry.name))) is not None:
-                later.setdefault((now + delay(entry.attempts), reason), []).append(entry.id)
+                later.setdefault((now + backoff(entry.attempts), reason), []).append(entry.id)
         for (moment, reason), ids in later.items():
             statement = sa.update(file_outbox).where(is_one_of(file_outbox.c.id, ids))
             connection.execute(statement.values(next_attempt_at=moment, last_error=reason))

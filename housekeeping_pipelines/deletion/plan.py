@@ -30,7 +30,7 @@ class Plan:
         cleared: the keys into these tables whose referring rows stay and lose their reference.
         unindexed: followed or cleared keys whose columns lead no index.
         members: every table named by a key above, by oid.
-        passed_by: tables that a key refers to whose rows the policy says there are none of, by oid.
+        unfollowed_tables: tables that a key refers to whose rows the policy says there are none of, by oid.
     """
 
     root: Table
@@ -39,9 +39,9 @@ class Plan:
     cleared: tuple[ForeignKey, ...]
     unindexed: tuple[ForeignKey, ...]
     members: dict[int, Table]
-    passed_by: frozenset[int] = frozenset()
+    unfollowed_tables: frozenset[int] = frozenset()
 
-    def upward(self, table: Table) -> tuple[ForeignKey, ...]:
+    def keys_to_parents(self, table: Table) -> tuple[ForeignKey, ...]:
         """The followed keys by which rows of a table are reached, self-references left out."""
         return tuple(key for key in self.followed if key.child == table.oid != key.parent)
 
@@ -52,8 +52,8 @@ class Plan:
         """Whether nothing hangs on or refers to the table or changes it, so that its rows need not be named first."""
         return not (
             table is self.root
-            or table.guarded
-            or table.oid in self.passed_by
+            or table.has_delete_trigger
+            or table.oid in self.unfollowed_tables
             or self.is_cleared_before_it_goes(table)
             or any(key.parent == table.oid for key in (*self.followed, *self.cleared))
         )
@@ -63,7 +63,7 @@ class Plan:
         """The tables of which one row may hang on several roots, by oid."""
         found: set[int] = set()
         for table in self.tables:
-            upward = self.upward(table)
+            upward = self.keys_to_parents(table)
             if self.self_references(table) or len(upward) > 1 or any(key.parent in found for key in upward):
                 found.add(table.oid)
         return frozenset(found)
@@ -156,7 +156,7 @@ def make_plan(
         cleared=cleared,
         unindexed=tuple(key for key in (*followed, *cleared) if not catalog.is_indexed(key)),
         members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
-        passed_by=frozenset(key.parent for key in known if key.parent in reached and key not in keys),
+        unfollowed_tables=frozenset(key.parent for key in known if key.parent in reached and key not in keys),
     )
     for key in cleared:
         child = catalog.table(key.child)

@@ -28,20 +28,23 @@ class FileColumn:
 
 
 @dataclass(frozen=True)
-class Sparing:
-    """Rows of a table that goes along, each of which keeps the row that it hangs on.
+class KeepRule:
+    """A row is kept while a child row satisfies `keeps`.
 
-    The policy's `old` asks for them row by row. Where they go anyway, it is cheaper to look at what went.
+    The policy's `old` looks for such children row by row. Where the children are deleted with the row anyway, it is
+    cheaper to look at the deleted ones.
 
     Attributes:
-        key: the column by which they hang on it.
-        spares: whether a value of the column does.
+        table: the children's table.
+        key: their column that refers to the row.
+        column: their column that decides.
+        keeps: the condition on a value of `column`.
     """
 
     table: Table
     key: str
     column: str
-    spares: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[bool]]
+    keeps: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[bool]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class RowPolicy:
     Attributes:
         age_from: the moment that a row's age counts from.
         old: whether it is long enough ago; a row whose age is not known is not old.
-        sparing: rows of another table by which `old` is false of a row, and `old_itself` what is left of `old` without.
+        keep_rule: rows of another table that make `old` false for a row.
+        own_age_condition: `old` without the keep rule's part.
         eligible: the conditions and exemptions apart from age; None: every row.
         reason: why a candidate goes, for people.
         references: tables that must not be empty, since being absent from them is what makes a candidate.
@@ -71,8 +75,8 @@ class RowPolicy:
     follows: Callable[[ForeignKey], bool] | None = None
     users: Table | None = None
     files: tuple[FileColumn, ...] = ()
-    sparing: Sparing | None = None
-    old_itself: sa.ColumnElement[bool] | None = None
+    keep_rule: KeepRule | None = None
+    own_age_condition: sa.ColumnElement[bool] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -82,6 +86,6 @@ class RowPolicy:
 
     @property
     def own_condition(self) -> sa.ColumnElement[bool]:
-        """The same without a look at `sparing`."""
-        old = self.old if self.old_itself is None else self.old_itself
+        """The condition without the keep rule."""
+        old = self.old if self.own_age_condition is None else self.own_age_condition
         return old if self.eligible is None else sa.and_(self.eligible, old)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.batch import Batch, Paused, Trouble, UsedSince
+from housekeeping_pipelines.deletion.batch import Batch, NeedsRecheck, Paused, RowError
 from housekeeping_pipelines.deletion.candidates import CandidateList
 from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure_mirror
@@ -57,7 +57,7 @@ SECONDS_A_BATCH = 1.0
 ATTEMPTS = 3
 
 # So many single rows in trouble are no longer the rows' fault.
-MAX_TROUBLES = 100
+MAX_ROW_ERRORS = 100
 
 # Each has cost three lock timeouts by then: it is the table that is locked, and the run would take hours to find out.
 MAX_LOCKED_IN_A_ROW = 5
@@ -214,12 +214,12 @@ class RowDeletion:
             started = self.run.monotonic()
             try:
                 done = self._attempt(batch)
-            except Trouble as trouble:
+            except RowError as error:
                 if len(batch) > 1:
                     middle = len(batch) // 2
                     pending += [batch[middle:], batch[:middle]]
                 else:
-                    self._leave(batch[0], trouble)
+                    self._leave(batch[0], error)
                 continue
             self._record(done, len(batch))
             self._pace(self.run.monotonic() - started)
@@ -240,20 +240,20 @@ class RowDeletion:
         """One transaction, tried again where PostgreSQL says that trying again helps.
 
         Raises:
-            Trouble: with some row of it.
+            RowError: with some row of it.
         """
         try:
             # Whether a child that goes along keeps its root is told by those that went, at no cost; where one does,
             # or stays behind, each root is asked before.
-            return self._transaction(keys, closely=self.run.dry_run or not self._sparing_goes_along)
-        except UsedSince:
+            return self._transaction(keys, closely=self.run.dry_run or not self._keep_rule_is_followed)
+        except NeedsRecheck:
             return self._transaction(keys, closely=True)
 
     @property
-    def _sparing_goes_along(self) -> bool:
-        sparing = self.policy.sparing
-        return sparing is not None and any(
-            (key.child, key.columns, key.parent) == (sparing.table.oid, (sparing.key,), self.plan.root.oid)
+    def _keep_rule_is_followed(self) -> bool:
+        keep_rule = self.policy.keep_rule
+        return keep_rule is not None and any(
+            (key.child, key.columns, key.parent) == (keep_rule.table.oid, (keep_rule.key,), self.plan.root.oid)
             for key in self.plan.followed
         )
 
@@ -280,8 +280,8 @@ class RowDeletion:
         except sa.exc.DBAPIError as error:
             if not database_errors.is_about_a_row(error):
                 raise
-            counts_as = "locked" if database_errors.is_transient(error) else "failed"
-            raise Trouble(counts_as, database_errors.describe(error)) from None
+            skip_reason = "locked" if database_errors.is_transient(error) else "failed"
+            raise RowError(skip_reason, database_errors.describe(error)) from None
         raise AssertionError("unreachable")
 
     def _new_batch(self, *, closely: bool) -> Batch:
@@ -304,27 +304,27 @@ class RowDeletion:
             return
         if len(batch.roots) == 1 and rows <= self.limits.max_rows:
             raise _Stop("max_rows")
-        raise Trouble("budget", f"more than max_rows = {self.limits.max_rows:,} rows go with it")
+        raise RowError("budget", f"more than max_rows = {self.limits.max_rows:,} rows go with it")
 
-    def _leave(self, key: Key, trouble: Trouble) -> None:
+    def _leave(self, key: Key, error: RowError) -> None:
         name = item_name(self.plan.root, key)
         tally = self._tally
         tally.dealt_with += 1
-        if trouble.counts_as == "failed":
+        if error.skip_reason == "failed":
             tally.failed_count += 1
             if len(tally.failed) < MAX_FAILED:
-                tally.failed.append(FailedItem(name, trouble.reason))
-            if tally.failed_count >= MAX_TROUBLES:
-                raise HousekeepingError(f"gave up after {MAX_TROUBLES} rows could not be deleted; {trouble.reason}")
+                tally.failed.append(FailedItem(name, error.reason))
+            if tally.failed_count >= MAX_ROW_ERRORS:
+                raise HousekeepingError(f"gave up after {MAX_ROW_ERRORS} rows could not be deleted; {error.reason}")
             return
-        tally.skipped[trouble.counts_as] += 1
-        if trouble.counts_as == "budget" and tally.skipped["budget"] <= MAX_FAILED:
-            tally.warnings.append(f"{name} was left: {trouble.reason}")
-        if trouble.counts_as == "locked":
+        tally.skipped[error.skip_reason] += 1
+        if error.skip_reason == "budget" and tally.skipped["budget"] <= MAX_FAILED:
+            tally.warnings.append(f"{name} was left: {error.reason}")
+        if error.skip_reason == "locked":
             self._locked_in_a_row += 1
             if self._locked_in_a_row >= MAX_LOCKED_IN_A_ROW:
-                raise HousekeepingError(f"gave up after {MAX_LOCKED_IN_A_ROW} rows in a row: {trouble.reason}")
-        logger.debug("%s: %s left: %s", self.run.task, name, trouble.reason)
+                raise HousekeepingError(f"gave up after {MAX_LOCKED_IN_A_ROW} rows in a row: {error.reason}")
+        logger.debug("%s: %s left: %s", self.run.task, name, error.reason)
 
     def _record(self, batch: Batch, dealt_with: int) -> None:
         tally, root = self._tally, self.plan.root

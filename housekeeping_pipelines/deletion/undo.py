@@ -65,11 +65,11 @@ class UndoResult:
         }
 
 
-class _Lossy(Exception):
+class RestoreMismatch(Exception):
     """Rows would not come back as they were."""
 
 
-class _Misfit(Exception):
+class SchemaMismatch(Exception):
     """No row of a table can come back."""
 
 
@@ -196,10 +196,10 @@ class _Batch:
                 self._check_shape(mirror, table)
                 restored = self._insert(mirror, table, nulled, sa.true())
             self.came[mirror.id] = sa.true()
-        except _Misfit as error:
+        except SchemaMismatch as error:
             self.result.conflict(table.label, str(error), count)
             return 0
-        except (_Lossy, sa.exc.DBAPIError) as error:
+        except (RestoreMismatch, sa.exc.DBAPIError) as error:
             reason = _reason(error)
             if isinstance(error, sa.exc.DBAPIError) and not database_errors.is_about_a_row(error):
                 self.result.conflict(table.label, reason, count)
@@ -226,7 +226,7 @@ class _Batch:
     def _check_shape(self, mirror: Mirror, table: Table) -> None:
         """
         Raises:
-            _Misfit: a column that has values is gone, or a new one has none to take.
+            SchemaMismatch: a column that has values is gone, or a new one has none to take.
         """
         live = {column.name for column in table.columns}
         source = mirror.selectable
@@ -235,18 +235,18 @@ class _Batch:
                 continue
             has_value = sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
             if self.connection.scalar(has_value):
-                raise _Misfit(f"the column {name} is no longer there, and rows in the trash have a value in it")
+                raise SchemaMismatch(f"the column {name} is no longer there, and rows in the trash have a value in it")
         kept = {name for name, _ in mirror.columns}
         for column in table.columns:
             new = column.name not in kept
             if new and column.not_null and not (column.has_default or column.identity or column.generated):
-                raise _Misfit(f"the column {column.name} was added since; it refuses null and has no default")
+                raise SchemaMismatch(f"the column {column.name} was added since; it refuses null and has no default")
 
     def _insert(self, mirror: Mirror, table: Table, nulled: list[str], which: sa.ColumnElement[bool]) -> int:
         """Insert rows of the mirror and compare what came out with what went in, column by column as text.
 
         Raises:
-            _Lossy: something came out otherwise.
+            RestoreMismatch: something came out otherwise.
         """
         source = mirror.selectable
         live = {column.name: column for column in table.columns}
@@ -279,7 +279,7 @@ class _Batch:
         )
         restored, changed = self.connection.execute(counts).one()
         if changed:
-            raise _Lossy(
+            raise RestoreMismatch(
                 f"it would come back changed: the type of a column, a generated column or a trigger of {table.label}"
                 f" is not what it was"
             )
@@ -330,7 +330,7 @@ class _Batch:
             try:
                 with self.connection.begin_nested():
                     self._insert(mirror, table, nulled, _at(mirror.selectable, part))
-            except (_Lossy, sa.exc.DBAPIError) as error:
+            except (RestoreMismatch, sa.exc.DBAPIError) as error:
                 reason = _reason(error)
                 if len(part) == 1:
                     reasons[part[0]] = reason

@@ -55,7 +55,7 @@ def drain_outbox(
         failed=tuple(FailedItem(item, reason) for item, reason in drained.failed.items()),
         failed_count=drained.failed_count,
         warnings=(
-            *(f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.down.items()),
+            *(f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.unavailable.items()),
             *(f"{item} could not be removed for long: {reason}" for item, reason in left),
         ),
     )

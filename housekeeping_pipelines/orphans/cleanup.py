@@ -191,7 +191,7 @@ class OrphanCleanup:
             outcome = FileRemoval(self.run.connection, self.store, self.run.clock, entries).execute()
             self._total.add(outcome)
             self._note(batch)
-            if outcome.down is not None:
+            if outcome.unavailable is not None:
                 return None
         return None
 
@@ -231,4 +231,4 @@ class _Total:
         self.in_use += len(outcome.in_use)
         self.failed_count += len(outcome.failed)
         self.failed |= dict(list(outcome.failed.items())[: MAX_FAILED - len(self.failed)])
-        self.down = outcome.down
+        self.down = outcome.unavailable

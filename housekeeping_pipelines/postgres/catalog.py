@@ -36,7 +36,8 @@ _TABLES = sa.text(
            EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
                    WHERE i.inhparent = c.oid AND NOT child.relispartition) AS inherited,
            EXISTS (SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgtype & 10 = 10 -- BEFORE, DELETE
-                   AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)))) AS guarded
+                   AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))))
+                   AS has_delete_trigger
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', :ours) AND n.nspname NOT LIKE 'pg\\_t%'
@@ -133,8 +134,8 @@ class Table:
     """One table as it is now.
 
     `key` names the columns that identify a row: the primary key, or else a unique index over columns that are never
-    null, or else `ctid`, which holds only as long as the row is locked. `guarded` says that a trigger has a word
-    before a row is deleted, and may keep it.
+    null, or else `ctid`, which holds only as long as the row is locked. `has_delete_trigger`: a trigger may
+    block or alter the delete of a row.
     """
 
     oid: int
@@ -145,7 +146,7 @@ class Table:
     inherited: bool
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    guarded: bool = False
+    has_delete_trigger: bool = False
 
     @property
     def label(self) -> str:
@@ -250,7 +251,7 @@ class Catalog:
                 inherited=row.inherited,
                 columns=columns,
                 key=tuple(key) if key else ("ctid",),
-                guarded=row.guarded,
+                has_delete_trigger=row.has_delete_trigger,
             )
         return self._tables[oid]
 

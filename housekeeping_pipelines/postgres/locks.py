@@ -48,7 +48,7 @@ def shared_lock(connection: sa.Connection, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def alone_lock(connection: sa.Connection, name: str) -> Iterator[None]:
+def exclusive_lock(connection: sa.Connection, name: str) -> Iterator[None]:
     """Wait for everyone who shares a lock, and keep them out for the block, across its transactions."""
     with _session_lock(connection, name, ""):
         yield

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.policy import RowPolicy, Sparing
+from housekeeping_pipelines.deletion.policy import KeepRule, RowPolicy
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import PgType
 
@@ -34,7 +34,7 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
     table, messages = platform.table("conversations"), platform.table("chat_messages")
     cutoff = now - timedelta(days=older_than_days)
     created, updated, pinned = table["created_at"], table.get("updated_at"), table.get("pinned")
-    sparing: Sparing | None = None
+    keep_rule: KeepRule | None = None
     if age_column == "created_at":
         age_from, old, what = created, created < cutoff, "created"
     else:
@@ -42,15 +42,15 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
         written, at = _alias(messages), _name(messages, "created_at")
         # A message whose time is not known may be of today.
         key = _name(messages, "conversation_id")
-        sparing = Sparing(messages.live, key, at, lambda sent: (sent < cutoff).is_not(True))
-        recent = sa.select(sa.literal(1)).where(written.c[key] == table["id"], sparing.spares(written.c[at]))
+        keep_rule = KeepRule(messages.live, key, at, lambda sent: (sent < cutoff).is_not(True))
+        recent = sa.select(sa.literal(1)).where(written.c[key] == table["id"], keep_rule.keeps(written.c[at]))
         old, what = sa.and_(age_from < cutoff, ~recent.correlate(table.live.selectable).exists()), "last used"
     return RowPolicy(
         table=table.live,
         age_from=age_from,
         old=old,
-        sparing=sparing,
-        old_itself=age_from < cutoff,
+        keep_rule=keep_rule,
+        own_age_condition=age_from < cutoff,
         eligible=None if pinned is None else pinned.is_not(True),
         reason=f"{what} more than {older_than_days} days ago",
         **_surroundings(platform),

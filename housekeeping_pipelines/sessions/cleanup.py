@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.drain import Drained
+    from housekeeping_pipelines.deletion.drain import DrainResult
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
@@ -51,8 +51,10 @@ def cleanup_files(
     return replace(report, duration_seconds=run.elapsed_seconds)
 
 
-def _with_files(report: SessionReport, drained: Drained, store_of: Callable[[str], Store]) -> SessionReport:
-    warnings = [f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.down.values()]
+def _with_files(report: SessionReport, drained: DrainResult, store_of: Callable[[str], Store]) -> SessionReport:
+    warnings = [
+        f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.unavailable.values()
+    ]
     final = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
     failed = (*report.failed, *(FailedItem(item, reason) for item, reason in drained.failed.items()))
     failed_count = report.failed_count + drained.failed_count

@@ -13,9 +13,9 @@ from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
 from housekeeping_pipelines.deletion.file_outbox import (
     BATCH_FILES,
     LEASE,
-    LONGEST_DELAY,
+    LONGEST_BACKOFF,
     STUCK_ATTEMPTS,
-    delay,
+    backoff,
     queue,
     take,
 )
@@ -212,13 +212,13 @@ def test_storage_that_stops_answering_leaves_the_rest_waiting(world: World, done
     objects = [world.put(f"{n}.txt") for n in range(3)]
     world.storage = Failing(world.root, Unavailable("storage does not answer"), after=done)
     outcome = world.remove(*objects)
-    assert (len(outcome.gone), str(outcome.down)) == (done, "storage does not answer")
+    assert (len(outcome.gone), str(outcome.unavailable)) == (done, "storage does not answer")
     assert [(attempts, error) for _, attempts, error in world.entries()] == [(1, "storage does not answer")] * (
         3 - done
     )
     world.storage = None
     assert world.drain().gone == {}
-    world.now += delay(1)
+    world.now += backoff(1)
     assert world.drain().gone == {"uploads": 3 - done}
     assert (world.entries(), len(world.trashed())) == ([], 3)
 
@@ -231,16 +231,16 @@ def test_storage_that_refuses_is_asked_again_later_and_then_named(world: World) 
         assert stuck(world.connection) == []
         world.connection.rollback()
         assert world.drain().failed == {}
-        world.now += delay(attempt - 1)
+        world.now += backoff(attempt - 1)
         assert world.drain().failed == {"uploads/one.txt": "no permission"}
     assert stuck(world.connection) == [("uploads/one.txt", "no permission")]
     assert (world.root / "one.txt").exists()
 
 
 def test_delays_grow_to_hours_and_no_further() -> None:
-    delays = [delay(attempts) for attempts in range(1, 40)]
+    delays = [backoff(attempts) for attempts in range(1, 40)]
     assert delays == sorted(delays)
-    assert (delays[0], delays[1], delays[-1]) == (timedelta(minutes=1), timedelta(minutes=2), LONGEST_DELAY)
+    assert (delays[0], delays[1], delays[-1]) == (timedelta(minutes=1), timedelta(minutes=2), LONGEST_BACKOFF)
 
 
 def test_an_entry_is_taken_by_one_worker_and_by_another_when_its_lease_is_over(world: World) -> None:

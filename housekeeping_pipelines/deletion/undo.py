@@ -26,6 +26,7 @@ from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, t
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.report import FailedItem
+from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
 from housekeeping_pipelines.postgres.keys import item_name, matches
@@ -133,8 +134,8 @@ def _reason(error: Exception) -> str:
     return database_errors.describe(error)
 
 
-def _at(source: sa.TableClause, places: list[str]) -> sa.ColumnElement[bool]:
-    return source.c.ctid == sa.any_(sa.cast(places, PgType("tid[]")))
+def _at(source: sa.TableClause, ctids: list[str]) -> sa.ColumnElement[bool]:
+    return source.c.ctid == sa.any_(sa.cast(ctids, PgType("tid[]")))
 
 
 class _Batch:
@@ -153,8 +154,8 @@ class _Batch:
         self.mirrors = mirrors
         self.number = number
         self.result = result
-        # Which rows of a mirror came back, to be taken out of it at the end.
-        self.came: dict[int, sa.ColumnElement[bool]] = {}
+        # Which rows of each mirror are restored, to be removed from it at the end.
+        self.restored: dict[int, sa.ColumnElement[bool]] = {}
         self.postponed: list[tuple[Mirror, Table, list[str]]] = []
 
     def restore(self) -> None:
@@ -175,8 +176,8 @@ class _Batch:
             self._set_postponed(mirror, table, columns)
         references_left = self._restore_references()
         for mirror, _ in order:
-            if mirror.id in self.came:
-                self.connection.execute(sa.delete(mirror.selectable).where(self._own(mirror), self.came[mirror.id]))
+            if mirror.id in self.restored:
+                self.connection.execute(sa.delete(mirror.selectable).where(self._own(mirror), self.restored[mirror.id]))
         if left or references_left:
             keep = sa.update(trash_batches).where(trash_batches.c.id == self.number)
             self.connection.execute(keep.values(contents=left))
@@ -195,7 +196,7 @@ class _Batch:
             with self.connection.begin_nested():
                 self._check_shape(mirror, table)
                 restored = self._insert(mirror, table, nulled, sa.true())
-            self.came[mirror.id] = sa.true()
+            self.restored[mirror.id] = sa.true()
         except SchemaMismatch as error:
             self.result.conflict(table.label, str(error), count)
             return 0
@@ -265,16 +266,16 @@ class _Batch:
             for name in given
         ]
         values = _OverridingSelect(*taken).where(mine)
-        came = (
+        inserted = (
             sa.insert(table.selectable)
             .from_select(given, values)
             .returning(*(sa.cast(table.selectable.c[name], sa.Text).label(f"c{i}") for i, name in enumerate(compared)))
-            .cte("came")
+            .cte("inserted")
         )
-        went = sa.select(*(sa.cast(source.c[name], sa.Text) for name in compared)).where(mine)
-        lost = sa.except_all(went, sa.select(came)).subquery()
+        deleted = sa.select(*(sa.cast(source.c[name], sa.Text) for name in compared)).where(mine)
+        lost = sa.except_all(deleted, sa.select(inserted)).subquery()
         counts = sa.select(
-            sa.select(sa.func.count()).select_from(came).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(inserted).scalar_subquery(),
             sa.select(sa.func.count()).select_from(lost).scalar_subquery(),
         )
         restored, changed = self.connection.execute(counts).one()
@@ -299,53 +300,53 @@ class _Batch:
         """Insert in halves down to the rows that cannot come back, which are named."""
         source = mirror.selectable
         names = [sa.cast(source.c[name], sa.Text) for name in mirror.key if name in source.c and name != "ctid"]
-        places = self.connection.execute(sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror)))
-        keys: dict[str, tuple[str, ...]] = {place: tuple(key) for place, *key in places}
+        rows = self.connection.execute(sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror)))
+        keys: dict[str, tuple[str, ...]] = {ctid: tuple(key) for ctid, *key in rows}
         refers_to_itself = any(key.child == key.parent == table.oid for key in self.catalog.foreign_keys)
         restored: list[str] = []
         left = list(keys)
         while left:
-            came, reasons = self._insert_halves(mirror, table, nulled, left)
-            restored += came
+            inserted, reasons = self._insert_halves(mirror, table, nulled, left)
+            restored += inserted
             left = list(reasons)
-            # A row may have come before the one that it refers to.
-            if not came or not refers_to_itself:
+            # A row may have been tried before the one that it refers to.
+            if not inserted or not refers_to_itself:
                 break
-        for place in left:
-            key = keys[place]
+        for ctid in left:
+            key = keys[ctid]
             name = item_name(table, key) if key else f"a row of {table.label}"
-            self.result.conflict(name, reasons[place])
-        self.came[mirror.id] = _at(source, restored)
+            self.result.conflict(name, reasons[ctid])
+        self.restored[mirror.id] = _at(source, restored)
         return len(restored)
 
     def _insert_halves(
-        self, mirror: Mirror, table: Table, nulled: list[str], places: list[str]
+        self, mirror: Mirror, table: Table, nulled: list[str], ctids: list[str]
     ) -> tuple[list[str], dict[str, str]]:
         """Returns which rows came back, and why the others did not."""
-        came: list[str] = []
+        restored: list[str] = []
         reasons: dict[str, str] = {}
-        pending = [places]
-        while pending:
-            part = pending.pop()
+
+        def attempt(part: list[str]) -> list[str]:
             try:
                 with self.connection.begin_nested():
                     self._insert(mirror, table, nulled, _at(mirror.selectable, part))
             except (RestoreMismatch, sa.exc.DBAPIError) as error:
                 reason = _reason(error)
-                if len(part) == 1:
-                    reasons[part[0]] = reason
-                else:
-                    middle = len(part) // 2
-                    pending += [part[middle:], part[:middle]]
+                if len(part) > 1:
+                    return part
+                reasons[part[0]] = reason
             else:
-                came += part
-        return came, reasons
+                restored.extend(part)
+            return []
+
+        in_halves(ctids, attempt)
+        return restored, reasons
 
     def _set_postponed(self, mirror: Mirror, table: Table, columns: list[str]) -> None:
         """Point rows at rows that came back after them; what cannot be set becomes a reference to set again later."""
         source, live = mirror.selectable, table.selectable
         same = sa.and_(*(source.c[name] == live.c[name] for name in mirror.key))
-        mine = sa.and_(self._own(mirror), self.came[mirror.id])
+        mine = sa.and_(self._own(mirror), self.restored[mirror.id])
         statement = sa.update(live).values({name: source.c[name] for name in columns}).where(mine, same)
         try:
             with self.connection.begin_nested():

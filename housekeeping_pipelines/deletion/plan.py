@@ -48,6 +48,11 @@ class Plan:
     def self_references(self, table: Table) -> tuple[ForeignKey, ...]:
         return tuple(key for key in self.followed if key.child == table.oid == key.parent)
 
+    def referred_columns(self, table: Table) -> tuple[str, ...]:
+        """The columns by which others refer to rows of a table; its key if nothing does."""
+        keys = (*self.followed, *self.cleared)
+        return tuple(sorted({name for key in keys if key.parent == table.oid for name in key.targets})) or table.key
+
     def is_leaf(self, table: Table) -> bool:
         """Whether nothing hangs on or refers to the table or changes it, so that its rows need not be named first."""
         return not (

@@ -7,6 +7,8 @@ resource.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
@@ -19,11 +21,35 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.postgres.catalog import Table
 
 Key: TypeAlias = tuple[str, ...]
+Values: TypeAlias = tuple[str | None, ...]
 
 
 def text_of(table: Table, columns: Sequence[str]) -> list[sa.ColumnElement[str]]:
     """The columns as text."""
     return [sa.cast(table.selectable.c[name], sa.Text) for name in columns]
+
+
+@dataclass(frozen=True)
+class KeyedColumns:
+    """The key of a table's rows and other columns of them, read as text by one statement."""
+
+    table: Table
+    columns: tuple[str, ...]
+
+    @property
+    def selected(self) -> list[sa.ColumnElement[str]]:
+        """What to select: the key, then the columns, unless they are the key itself."""
+        key = self.table.key
+        return text_of(self.table, key if self.columns == key else (*key, *self.columns))
+
+    @cached_property
+    def _width(self) -> int:
+        return len(self.table.key)
+
+    def split(self, row: Sequence[Any]) -> tuple[Key, Values]:
+        """A row as it was selected, as its key and the values of the columns."""
+        key = tuple(row[: self._width])
+        return key, tuple(row[self._width :]) or key
 
 
 def matches(

@@ -439,7 +439,9 @@ def test_a_mirror_of_an_older_version_is_read_by_its_own_index(engine: sa.Engine
     family(engine, 20)
     with engine.begin() as connection:
         for table in ("parents", "children"):
-            mirror = ensure_mirror(connection, Catalog(connection).find_exactly("public", table)).name
+            source = Catalog(connection).find_exactly("public", table)
+            assert source is not None
+            mirror = ensure_mirror(connection, source).name
             connection.exec_driver_sql(f'DROP INDEX housekeeping."{mirror}_housekeeping_batch_idx"')
             connection.exec_driver_sql(f'CREATE INDEX ON housekeeping."{mirror}" (housekeeping_batch)')
     for number in range(2):

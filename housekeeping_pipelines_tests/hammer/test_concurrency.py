@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from housekeeping_pipelines.deletion.policy import RowPolicy
+    from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.postgres.catalog import Catalog
 
 CONVERSATIONS = 3_000
@@ -118,7 +119,7 @@ def test_nothing_new_is_lost_while_old_conversations_go(engine: sa.Engine, key: 
     application = Application(engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
     application.start(application.write, application.write, application.remove)
     runner = TaskRunner(engine)
-    reports = []
+    reports: list[Report] = []
     until = time.monotonic() + (120 if long else 4)
     try:
         while time.monotonic() < until:

@@ -126,7 +126,7 @@ def settled(engine: sa.Engine) -> bool:
     """Whether the server has noticed that its clients are gone."""
     with engine.connect() as connection:
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        return connection.scalar(sa.text(others)) == 0
+        return bool(connection.scalar(sa.text(others)) == 0)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.postgres.engine import make_engine
+from housekeeping_pipelines.watched_documents.report import SyncReport
 from housekeeping_pipelines_tests.deletion.support import column
 from housekeeping_pipelines_tests.hammer.test_kill import settled
 from housekeeping_pipelines_tests.support import until
@@ -57,6 +58,12 @@ def sync_and_die(world: World, number: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def synced(world: World, *, force: bool = False) -> SyncReport:
+    report = world.sync(force=force)
+    assert isinstance(report, SyncReport)
+    return report
+
+
 def check(world: World, ids: list[str]) -> None:
     found = world.found("the office opens", limit=100)
     assert found.keys() == set(ids)
@@ -71,7 +78,7 @@ def test_a_sync_that_is_killed_anywhere_is_finished_by_the_next(
     ids = [world.document(PAGE, workspace=place) for place in (1, 2)]
     texts = [OLD, NEW]
     world.source.by_address[PAGE] = OLD
-    assert world.sync().updated == 1
+    assert synced(world).updated == 1
     chance, steps, number = random.Random(1), 0, 0
     while True:
         # Each step in turn; the short run leaves out some in which hardly anything happens.
@@ -90,7 +97,7 @@ def test_a_sync_that_is_killed_anywhere_is_finished_by_the_next(
         world.sync(force=True)
         assert world.found("the office opens", limit=100) == dict.fromkeys(ids, texts[0])
         assert world.text(ids[0])["pageContent"] == texts[0]
-        assert world.sync(force=True).unchanged == 1
+        assert synced(world, force=True).unchanged == 1
         stamps = set(column(engine, "SELECT metadata->>'published' FROM documents"))
         assert stamps == {world.text(ids[0])["published"]} == {world.entry(PAGE).known.published}
         if not died:
@@ -106,7 +113,9 @@ def test_searches_beside_a_sync_always_find_one_text(engine: sa.Engine, tmp_path
     ids = [world.document(PAGE, workspace=place) for place in (1, 2, 3)]
     world.source.by_address[PAGE] = OLD
     world.sync()
-    ended, seen, wrong = threading.Event(), set(), []
+    ended = threading.Event()
+    seen: set[str] = set()
+    wrong: list[dict[str, str]] = []
 
     def search() -> None:
         while not ended.is_set():
@@ -122,7 +131,7 @@ def test_searches_beside_a_sync_always_find_one_text(engine: sa.Engine, tmp_path
         for number in range(20):
             world.now += WEEK * 1.01
             world.source.by_address[PAGE] = [NEW, OLD][number % 2]
-            assert world.sync().updated == 1
+            assert synced(world).updated == 1
     ended.set()
     for each in searchers:
         each.join()

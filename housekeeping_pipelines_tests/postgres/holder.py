@@ -68,14 +68,15 @@ class Holder:
         **arguments: Any,
     ) -> None:
         paths = (ROOT, *map(Path, site.getsitepackages())) if paths is None else paths
+        identity: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
         given = {
             "home": str(home),
             "databases": databases,
             "fork": fork,
             "arguments": {"options": OPTIONS, **arguments},
         }
-        self.process = subprocess.Popen(
-            [*python, Path(__file__), json.dumps(given)],
+        self.process: subprocess.Popen[str] = subprocess.Popen(
+            [*python, __file__, json.dumps(given)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,7 +84,7 @@ class Holder:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), **(environ or {})},
             # As a terminal would start it, so that a test can press Ctrl-C.
             process_group=0,
-            **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+            **identity,
         )
 
     def __enter__(self) -> Self:
@@ -96,7 +97,8 @@ class Holder:
     def answer(self) -> dict[str, Any]:
         """What it got: `{data, socket_folder, version, url}`, or an error's `{type, message, hint}`."""
         assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
 
     def ask_again(self) -> dict[str, Any]:
         """Have it ask for the server once more."""

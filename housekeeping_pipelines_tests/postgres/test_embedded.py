@@ -389,7 +389,7 @@ class TestRefusals:
     @needs_root
     def test_full_disk_leaves_nothing_half_made(self, place: Path) -> None:
         disk = made(place / "disk")
-        mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "none", disk]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "none", str(disk)]
         if subprocess.run(mount, check=False, capture_output=True).returncode:
             pytest.skip("this machine does not let root mount a file system")
         try:

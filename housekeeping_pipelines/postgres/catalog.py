@@ -273,10 +273,6 @@ class Catalog:
         names = [row.relname if row.visible else f"{row.nspname}.{row.relname}" for row in self._rows.values()]
         return _nearest(name, names)
 
-    def referring_to(self, oid: int) -> list[ForeignKey]:
-        """The keys that point at a table."""
-        return [key for key in self.foreign_keys if key.parent == oid]
-
     def is_indexed(self, key: ForeignKey) -> bool:
         """Whether the referring columns lead an index, in any order: else each parent row costs a scan."""
         return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))

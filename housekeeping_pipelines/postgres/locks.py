@@ -68,20 +68,6 @@ def _session_lock(connection: sa.Connection, name: str, mode: str) -> Iterator[N
             connection.commit()
 
 
-def is_task_locked(connection: sa.Connection, task: str) -> bool:
-    """Whether some session does this task now."""
-    return bool(
-        connection.scalar(
-            sa.text(
-                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
-                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                " AND classid::bigint = :namespace AND objid::bigint = :number)"
-            ),
-            {"namespace": _NAMESPACE, "number": _number(f"task {task}") % 2**32},
-        )
-    )
-
-
 def try_lock(name: str) -> sa.Select[tuple[bool]]:
     """A statement that says whether it got a lock, which is kept until the transaction ends; it does not wait."""
     return sa.select(sa.func.pg_try_advisory_xact_lock(_NAMESPACE, _number(name)))

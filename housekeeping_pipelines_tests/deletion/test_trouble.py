@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.postgres.engine import make_engine
-from housekeeping_pipelines.postgres.locks import is_task_locked
+from housekeeping_pipelines.postgres.locks import task_lock
 from housekeeping_pipelines_tests.deletion.support import (
     OLD,
     YOUNG,
@@ -258,8 +258,8 @@ def test_a_table_that_is_locked_as_a_whole_ends_the_run(engine: sa.Engine) -> No
 
 
 def is_locked(engine: sa.Engine) -> bool:
-    with engine.connect() as connection:
-        return is_task_locked(connection, "task")
+    with engine.connect() as connection, task_lock(connection, "task") as taken:
+        return not taken
 
 
 def test_a_deadlock_is_tried_again(engine: sa.Engine) -> None:

@@ -1,7 +1,7 @@
 """What the live database says about itself: tables, columns, keys, foreign keys, indexes.
 
-Read from pg_catalog, not from information_schema, which hides what the role does not own. Everything that the engine
-deletes is planned on what stands here, never on what a mapping believes.
+Read from pg_catalog, not from information_schema, which hides what the role does not own. Deletions are planned on what
+the catalog says, never on what a mapping assumes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _COLUMNS = sa.text(
     """
 )
 
-# The primary key first, then any unique index that identifies every row.
+# The primary key, or else a unique index that identifies every row.
 _KEY = sa.text(
     """
     SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, position)
@@ -68,8 +68,8 @@ _KEY = sa.text(
     """
 )
 
-# conparentid: a partition's copy of its parent's key is not a key of its own. What newer versions have is read from
-# the row as JSON, so that older ones only lack it.
+# conparentid: a partition's copy of its parent's key is not a key of its own. Columns that only newer versions have are
+# read from the row as JSON, so that older versions give null.
 _FOREIGN_KEYS = sa.text(
     """
     SELECT k.conname, coalesce(pg_partition_root(k.conrelid), k.conrelid)::oid AS conrelid,
@@ -103,7 +103,7 @@ _INDEXED = sa.text(
 
 
 class PgType(UserDefinedType[Any]):
-    """A type by the name that `format_type` gives it, so that any type of any extension can be cast to."""
+    """A type by the name that `format_type` gives it, so that values can be cast to any type of any extension."""
 
     cache_ok = True
 
@@ -133,9 +133,11 @@ class Column:
 class Table:
     """One table as it is now.
 
-    `key` names the columns that identify a row: the primary key, or else a unique index over columns that are never
-    null, or else `ctid`, which holds only as long as the row is locked. `has_delete_trigger`: a trigger may
-    block or alter the delete of a row.
+    Attributes:
+        inherited: other tables inherit from it (partitions apart).
+        key: the columns that identify a row: the primary key, or else a unique index over columns that are never null,
+            or else `ctid`, which is stable only while the row is locked.
+        has_delete_trigger: a trigger may block or alter the delete of a row.
     """
 
     oid: int
@@ -150,7 +152,7 @@ class Table:
 
     @property
     def label(self) -> str:
-        """The name as a person writes it: the schema only where it is needed."""
+        """The name as a user writes it: the schema only where it is needed."""
         return self.name if self.visible else f"{self.schema}.{self.name}"
 
     @cached_property
@@ -167,16 +169,16 @@ class Table:
         """The column of this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the table has no such column.
         """
         return next((c for c in self.columns if c.name == name), None) or _raise(KeyError(name))
 
     def type_of(self, name: str) -> str:
-        """The type to cast a value to; with a length, the cast would cut a longer value to somebody else's."""
+        """The type to cast a value to; with a length, the cast would cut a longer value to that of another row."""
         return "tid" if name == "ctid" else self.column(name).bare_type
 
     def nearest(self, name: str) -> str:
-        """What to say about a column that is missing: the real names nearest to it."""
+        """For a message about a missing column: the nearest existing names."""
         return _nearest(name, [column.name for column in self.columns])
 
 
@@ -184,7 +186,7 @@ class Table:
 class ForeignKey:
     """A key from `columns` of the table `child` to `targets` of the table `parent` (both by oid).
 
-    `problem` says why the rows behind it cannot be found by their values.
+    `problem`: why the referring rows cannot be found by their values, if so.
     """
 
     name: str
@@ -199,12 +201,12 @@ class ForeignKey:
 
     @property
     def clears(self) -> bool:
-        """Whether the referring row stays and only loses its reference."""
+        """Whether deleting the parent row only clears the reference: the referring row stays."""
         return self.on_delete in ("set null", "set default")
 
 
 class Catalog:
-    """The live catalog as one transaction sees it; tables are read when they are asked for."""
+    """The live catalog as one transaction sees it; a table is read when it is first asked for."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
@@ -256,25 +258,25 @@ class Catalog:
         return self._tables[oid]
 
     def find(self, name: str) -> Table | None:
-        """The table that a person calls `table` or `schema.table`; None if there is none."""
+        """The table that a user calls `table` or `schema.table`; None if it does not exist."""
         visible = [oid for oid, row in self._rows.items() if row.visible and row.relname == name]
         named = [oid for oid, row in self._rows.items() if f"{row.nspname}.{row.relname}" == name]
         return self.table([*visible, *named][0]) if visible or named else None
 
     def find_exactly(self, schema: str, name: str) -> Table | None:
-        """The table of this schema and name; None if there is none."""
+        """The table of this schema and name; None if it does not exist."""
         for oid, row in self._rows.items():
             if (row.nspname, row.relname) == (schema, name):
                 return self.table(oid)
         return None
 
     def nearest(self, name: str) -> str:
-        """What to say about a table that is missing: the real names nearest to it."""
+        """For a message about a missing table: the nearest existing names."""
         names = [row.relname if row.visible else f"{row.nspname}.{row.relname}" for row in self._rows.values()]
         return _nearest(name, names)
 
     def is_indexed(self, key: ForeignKey) -> bool:
-        """Whether the referring columns lead an index, in any order: else each parent row costs a scan."""
+        """Whether the referring columns lead an index, in any order; without one, each parent row costs a scan."""
         return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
 
 

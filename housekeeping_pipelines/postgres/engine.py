@@ -1,4 +1,4 @@
-"""An engine for the platform's database: psycopg 3, one session a task, with settings that nothing can bend."""
+"""An engine for the platform's database: psycopg 3, one session a task, and the session settings deletion needs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 10
 
-
-# Keys and deleted values travel as text: these settings decide how it looks. Times without a zone are read as UTC.
+# Keys and deleted values travel as text, and these settings decide how it looks. Times without a zone are read as UTC.
 # With row_security off, a policy that would hide rows is an error: a hidden reference would make an orphan.
 _SESSION = (
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';"
     " SET extra_float_digits = 1; SET xmloption = 'content'; SET row_security = off;"
-    # A batch's rows pass from their table to the trash through a work table, which 4 MB spill to the disk.
+    # A batch's rows pass from their table to the trash through a work table, which spills to disk at the default 4 MB.
     " SET work_mem = '32MB';"
     " SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off"
 )
@@ -30,10 +29,10 @@ _SESSION = (
 def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: int = 0) -> sa.Engine:
     """An engine for the platform's database; it connects when it is first used.
 
-    Each connection is a session of its own (no pool), since a task's advisory lock lives and ends with it.
+    Connections are not pooled by default: a task's advisory lock lives as long as its session.
 
     Args:
-        pooled: connections that are kept for many short transactions instead; no lock may be held on them.
+        pooled: how many connections to keep for many short transactions; hold no session lock on them.
     """
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -41,7 +40,7 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: 
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,
-            # Prepared statements do not survive a pooler that shares its servers.
+            # Prepared statements fail behind a pooler that shares server connections.
             "prepare_threshold": None,
         },
     )
@@ -57,11 +56,11 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: 
 
 @contextmanager
 def opened(engine: sa.Engine) -> Iterator[sa.Engine]:
-    """The engine for the block; what the driver raises in it becomes an error of ours.
+    """The engine for the block; the driver's errors become ours.
 
     Raises:
-        ConfigurationError: the database does not accept us.
-        Unavailable: it does not answer.
+        ConfigurationError: the database rejects the connection.
+        Unavailable: the database does not answer.
     """
     try:
         yield engine

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean to us, and to a person in one line."""
+"""What PostgreSQL's errors mean: whether to try again, whether a row is the cause, and one line for the user."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError,
 # serialization_failure, deadlock_detected, lock_not_available, query_canceled.
 TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
 
-# Classes of SQLSTATE that speak of a row and not of the statement: data, integrity, triggered data change, rollback,
+# Classes of SQLSTATE that concern a row and not the statement: data, integrity, triggered data change, rollback,
 # with check option, object state, a cancelled statement, raise exception.
-_ROW_TROUBLE = ("22", "23", "27", "40", "44", "55", "57014", "P0")
+_ROW_ERRORS = ("22", "23", "27", "40", "44", "55", "57014", "P0")
 
 
 def sqlstate(error: sa.exc.DBAPIError) -> str:
-    """The five characters, or none where the server did not answer."""
+    """The five characters; empty if the server did not answer."""
     return getattr(error.orig, "sqlstate", None) or ""
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same transaction may succeed if it is tried again."""
+    """Whether the same transaction may succeed on a retry."""
     return getattr(getattr(error, "orig", None), "sqlstate", None) in TRANSIENT
 
 
 def is_about_a_row(error: sa.exc.DBAPIError) -> bool:
-    """Whether another row would not have this trouble."""
-    return not error.connection_invalidated and sqlstate(error).startswith(_ROW_TROUBLE)
+    """Whether the cause is a row, so that other rows may succeed."""
+    return not error.connection_invalidated and sqlstate(error).startswith(_ROW_ERRORS)
 
 
 def describe(error: sa.exc.DBAPIError) -> str:
@@ -40,7 +40,7 @@ def describe(error: sa.exc.DBAPIError) -> str:
 
 
 def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
-    """The error that a user sees, with what to do about it."""
+    """The error for the user, with a hint."""
     where = f"{url.host or url.query.get('host', 'localhost')}" + (f":{url.port}" if url.port else "")
     text = describe(error)
     if error.connection_invalidated:
@@ -48,23 +48,23 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
     if "password authentication failed" in text or "no password supplied" in text:
         return ConfigurationError(
             f"the database at {where} does not accept user {url.username!r} with this password",
-            hint="mend DATABASE_URL",
+            hint="check DATABASE_URL",
         )
     if "does not exist" in text and not sqlstate(error):
-        return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint="mend DATABASE_URL")
+        return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint="check DATABASE_URL")
     if not sqlstate(error) and isinstance(error, sa.exc.OperationalError):
         return Unavailable(
             f"the database at {where} cannot be reached: {_last_clause(text)}",
-            hint="start it, or mend DATABASE_URL; unset, an embedded PostgreSQL is used",
+            hint="start it, or check DATABASE_URL; unset, an embedded PostgreSQL is used",
         )
     if sqlstate(error) == "42501":
         return ConfigurationError(
             f"the database user {url.username!r} may not do this: {text}",
-            hint="grant it, or name another user",
+            hint="grant the privilege, or use another database user",
         )
     return HousekeepingError(f"the database refuses: {text}")
 
 
 def _last_clause(text: str) -> str:
-    """What libpq says last, after the list of addresses that it tried."""
+    """The end of libpq's message, after the addresses that it tried."""
     return text.split("failed: ", 1)[-1].removeprefix("FATAL: ").strip().rstrip(".")

@@ -1,8 +1,7 @@
 """Rows by their keys, for keys of any type and any number of columns.
 
-Keys travel as text, which every type of PostgreSQL reads back as it wrote it, so that nothing is lost in a Python
-value (an infinite timestamp has none). The session's settings that change how text looks are fixed by the database
-resource.
+Keys travel as text, which every type of PostgreSQL reads back as it wrote it: a Python value would lose some (an
+infinite timestamp has none). `postgres.engine` fixes the session's settings that change how text looks.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ class KeyedColumns:
 def matches(
     table: Table, columns: Sequence[str], keys: Iterable[Key], types: Sequence[str] | None = None
 ) -> sa.ColumnElement[bool]:
-    """Whether `columns` of a row of `table` are one of `keys`.
+    """The rows of `table` whose `columns` are one of `keys`.
 
     Args:
-        types: what the keys are of, where it differs from the columns (a referring column may be narrower).
+        types: the types of the keys, where they differ from the columns' (a referring column may be narrower).
     """
     names = types or [table.type_of(name) for name in columns]
     values = list(keys)
@@ -74,16 +73,18 @@ def matches(
 
 
 def _array(values: Sequence[str]) -> str:
-    """The values as PostgreSQL reads an array: the driver would look at each of them ten times as long."""
-    # No text of PostgreSQL holds a NUL; what is quoted by a backslash is the same in all of them.
+    """The values as an array literal of PostgreSQL: the driver would take ten times as long to adapt each of them."""
+    # A text of PostgreSQL cannot hold NUL, so NUL can separate the values while all of them are escaped at once.
     joined = "\0".join(values).replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
     return f'{{"{joined}"}}' if values else "{}"
 
 
 def item_name(table: Table, key: Key) -> str:
-    """How a row is named to people: `conversations/42`."""
+    """A row's name in messages: `conversations/42`."""
     return f"{table.label}/{','.join(key)}"
 
 
 def is_one_of(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
+    """Whether a bigint column is one of `ids`."""
+    # One array parameter: IN would take a parameter an id, of which the protocol allows 65,535.
     return column == sa.any_(sa.cast(ids, PgType("bigint[]")))

@@ -1,6 +1,6 @@
-"""PostgreSQL advisory locks, which the server drops with the connection: a killed run blocks nobody.
+"""PostgreSQL advisory locks. The server releases them with the connection, so a killed run blocks no other.
 
-They need a connection of one's own for the whole run: through a pooler, use its session mode.
+A run needs one connection of its own throughout: behind a pooler, use session mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# "hkpg": keeps our locks apart from the application's own.
+# "hkpg": separates our locks from the application's.
 _NAMESPACE = 0x686B7067
 
 
@@ -24,9 +24,9 @@ def _number(name: str) -> int:
 
 @contextmanager
 def task_lock(connection: sa.Connection, task: str) -> Iterator[bool]:
-    """Hold a task's lock for the block; yields False, without waiting, when another session has it.
+    """Hold a task's lock for the block; yields False, without waiting, if another session holds it.
 
-    The connection must not be in a transaction, and is not in one inside the block.
+    The connection must not be in a transaction, and is in none when the block begins.
     """
     numbers = {"namespace": _NAMESPACE, "number": _number(f"task {task}")}
     taken = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:namespace, :number)"), numbers))
@@ -42,14 +42,14 @@ def task_lock(connection: sa.Connection, task: str) -> Iterator[bool]:
 
 @contextmanager
 def shared_lock(connection: sa.Connection, name: str) -> Iterator[None]:
-    """Hold a lock in share mode for the block, across its transactions."""
+    """Hold a lock in share mode for the block, across transactions."""
     with _session_lock(connection, name, "_shared"):
         yield
 
 
 @contextmanager
 def exclusive_lock(connection: sa.Connection, name: str) -> Iterator[None]:
-    """Wait for everyone who shares a lock, and keep them out for the block, across its transactions."""
+    """Hold a lock exclusively for the block, across transactions; waits for the sessions that share it."""
     with _session_lock(connection, name, ""):
         yield
 
@@ -69,11 +69,11 @@ def _session_lock(connection: sa.Connection, name: str, mode: str) -> Iterator[N
 
 
 def try_lock(name: str) -> sa.Select[tuple[bool]]:
-    """A statement that says whether it got a lock, which is kept until the transaction ends; it does not wait."""
+    """A statement that takes a lock until the transaction ends, without waiting, and returns whether it did."""
     return sa.select(sa.func.pg_try_advisory_xact_lock(_NAMESPACE, _number(name)))
 
 
 def lock_for_transaction(name: str, *, shared: bool = False) -> sa.Select[tuple[None]]:
-    """A statement that waits for a lock and keeps it until the transaction ends."""
+    """A statement that waits for a lock and holds it until the transaction ends."""
     function = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
     return sa.select(function(_NAMESPACE, _number(name)))

@@ -1,4 +1,4 @@
-"""The schema of our own tables; each capability describes its tables in a module of its own."""
+"""One schema and one metadata for all our tables, so that Alembic sees them together; each package adds its own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 OUR_SCHEMA = "housekeeping"
 
-
 metadata = sa.MetaData(schema=OUR_SCHEMA)
-
 
 TIMESTAMPTZ = TIMESTAMP(timezone=True)
 

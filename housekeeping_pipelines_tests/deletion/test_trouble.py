@@ -421,7 +421,7 @@ def test_a_database_that_does_not_answer_is_one_line(engine: sa.Engine, server: 
     report = delete(gone, "parents")
     assert (report.status, report.error_type) == ("failed", "ConfigurationError")
     assert report.message is not None
-    assert 'database "there_is_none" does not exist; mend DATABASE_URL' in report.message
+    assert 'database "there_is_none" does not exist; check DATABASE_URL' in report.message
     assert "\n" not in report.message
 
 

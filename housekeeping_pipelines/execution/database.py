@@ -1,4 +1,4 @@
-"""The platform's database: SQLAlchemy over psycopg 3, one session a task, with settings that nothing can bend."""
+"""The platform's database as the settings name it: an engine on our schema, and what runs the tasks on it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
+from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.engine import make_engine, opened
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
 class Database:
-    """The platform's database as the settings name it; nothing is opened before it is used."""
+    """The platform's database as the settings name it; nothing is opened before its first use."""
 
     settings: Settings
 
@@ -29,19 +29,19 @@ class Database:
         """`housekeeping.yaml`.
 
         Raises:
-            ConfigurationError: it is not of its form.
+            ConfigurationError: the file is not valid.
         """
         return load_config(self.settings.housekeeping_config)
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """Connected once, with our schema made or upgraded.
+        """The engine, once the database has answered and our schema is created or upgraded.
 
         Raises:
-            ConfigurationError: it does not accept us, or we may not make our schema.
-            Unavailable: it does not answer.
+            ConfigurationError: the database rejects the connection, or we may not create our schema.
+            Unavailable: the database does not answer.
         """
-        # The drivers are first needed here: importing the definitions is to stay quick.
+        # It brings psycopg, which importing the definitions must not wait for.
         from housekeeping_pipelines.postgres.addresses import platform_url
 
         engine = make_engine(platform_url(self.settings))
@@ -53,11 +53,8 @@ class Database:
         """What runs the tasks on it.
 
         Raises:
-            HousekeepingError: it cannot be opened.
+            HousekeepingError: the database cannot be opened.
         """
-        # With it comes the database's driver, which importing the definitions is not to wait for.
-        from housekeeping_pipelines.execution.runner import TaskRunner
-
         given: dict[str, Any] = {} if observer is None else {"observer": observer}
         return TaskRunner(
             engine=self.engine,

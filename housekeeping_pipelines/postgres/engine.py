@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 10
 
-# Keys and deleted values travel as text, and these settings decide how it looks. Times without a zone are read as UTC.
+# Keys and cleared references travel as text, and undo compares rows as text: these settings decide how it looks. Times
+# without a zone are read as UTC.
 # With row_security off, a policy that would hide rows is an error: a hidden reference would make an orphan.
 _SESSION = (
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';"

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox, kept_files
-from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.postgres.arrays import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +70,7 @@ def queue(
         "next_attempt_at": sa.literal(now + LEASE),
         "attempts": sa.literal(1),
     }
-    given = _rows(
+    given = rows_of(
         name=("text[]", [each.name for each in found]),
         bytes=("bigint[]", [each.size for each in found]),
         modified=("timestamptz[]", [each.modified for each in found]),
@@ -78,12 +78,6 @@ def queue(
     rows = sa.select(*values.values(), *given.c)
     statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
     return _entries(connection.execute(statement))
-
-
-def _rows(**columns: tuple[str, list[Any]]) -> sa.TableValuedAlias:
-    """Lists as the columns of a table: a thousand rows in one statement of one shape."""
-    lists = [sa.cast(values, PgType(kind)) for kind, values in columns.values()]
-    return sa.func.unnest(*lists).table_valued(*columns).render_derived()
 
 
 def queue_files_of_rows(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.file_outbox import Entry, _rows, backoff
+from housekeeping_pipelines.deletion.file_outbox import Entry, backoff
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
-from housekeeping_pipelines.postgres.keys import is_one_of
+from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, Removal, StorageRefused
 
@@ -169,7 +169,7 @@ class FileRemoval:
         outcome, now, connection = self.outcome, self.clock(), self.connection
         if self.store.trash_prefix is not None and outcome.gone:
             entries = [self._by_name[name] for name in outcome.gone]
-            moved = _rows(
+            moved = rows_of(
                 run_id=("text[]", [entry.run_id for entry in entries]),
                 task=("text[]", [entry.task for entry in entries]),
                 name=("text[]", list(outcome.gone)),

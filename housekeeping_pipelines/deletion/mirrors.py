@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_COLUMN = "housekeeping_batch"
 
-
 # Held in share mode by every session that counts on mirrors' being there, and alone to drop one.
 MIRRORS_LOCK = "mirrors"
-
 
 _MAKING_LOCK = "making mirrors"
 
@@ -99,6 +97,20 @@ def _execute_quoted(connection: sa.Connection, statement: str, *names: tuple[str
     tables = [f"{quote(schema)}.{quote(name)}" for schema, name in names]
     # What quotes a name also doubles its %, which the driver would read as the start of a parameter.
     connection.exec_driver_sql(statement.format(*tables))
+
+
+def drop_if_empty(connection: sa.Connection, mirror: Mirror) -> None:
+    """Drop an empty mirror, since it depends on the types of its columns; commits."""
+    connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+    try:
+        connection.execute(lock_for_transaction(MIRRORS_LOCK))
+        if connection.scalar(sa.select(sa.literal(True)).select_from(mirror.selectable).limit(1)) is None:
+            _execute_quoted(connection, "DROP TABLE {}", (OUR_SCHEMA, mirror.name))
+            connection.execute(sa.delete(trash_tables).where(trash_tables.c.id == mirror.id))
+        connection.commit()
+    except sa.exc.DBAPIError:
+        # A run writes to it: it is not going to be empty.
+        connection.rollback()
 
 
 def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[Mirror]:

@@ -15,17 +15,14 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 
 from housekeeping_pipelines.deletion.mirrors import (
     BATCH_COLUMN,
-    MIRRORS_LOCK,
-    Mirror,
-    _execute_quoted,
+    drop_if_empty,
     find_mirrors,
     prefer_indexes,
     summarize_mirrors,
 )
-from housekeeping_pipelines.deletion.tables import trash_batches, trash_references, trash_tables
-from housekeeping_pipelines.postgres.keys import is_one_of
-from housekeeping_pipelines.postgres.locks import lock_for_transaction, try_lock
-from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
+from housekeeping_pipelines.deletion.tables import trash_batches, trash_references
+from housekeeping_pipelines.postgres.arrays import is_one_of
+from housekeeping_pipelines.postgres.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -127,7 +124,7 @@ def purge(
         connection.commit()
     connection.rollback()
     for mirror in find_mirrors(connection):
-        _drop_if_empty(connection, mirror)
+        drop_if_empty(connection, mirror)
     return removed
 
 
@@ -139,17 +136,3 @@ def _up_to(rows: int, batches: Sequence[tuple[int, list[list[int]]]]) -> list[tu
             break
         taken.append((batch_id, contents))
     return taken
-
-
-def _drop_if_empty(connection: sa.Connection, mirror: Mirror) -> None:
-    """Drop a mirror that nothing is in, so that it does not hold on to its columns' types."""
-    connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
-    try:
-        connection.execute(lock_for_transaction(MIRRORS_LOCK))
-        if connection.scalar(sa.select(sa.literal(True)).select_from(mirror.selectable).limit(1)) is None:
-            _execute_quoted(connection, "DROP TABLE {}", (OUR_SCHEMA, mirror.name))
-            connection.execute(sa.delete(trash_tables).where(trash_tables.c.id == mirror.id))
-        connection.commit()
-    except sa.exc.DBAPIError:
-        # Some run is writing to it: it is not as empty as it looked.
-        connection.rollback()

@@ -82,9 +82,3 @@ def _array(values: Sequence[str]) -> str:
 def item_name(table: Table, key: Key) -> str:
     """A row's name in messages: `conversations/42`."""
     return f"{table.label}/{','.join(key)}"
-
-
-def is_one_of(column: sa.ColumnElement[int], ids: list[int]) -> sa.ColumnElement[bool]:
-    """Whether a bigint column is one of `ids`."""
-    # One array parameter: IN would take a parameter an id, of which the protocol allows 65,535.
-    return column == sa.any_(sa.cast(ids, PgType("bigint[]")))

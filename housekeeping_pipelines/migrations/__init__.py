@@ -1,6 +1,6 @@
-"""The schema `housekeeping`, made and upgraded by Alembic.
+"""The schema `housekeeping`, created and upgraded by Alembic.
 
-Every entry point that needs the schema calls `ensure_schema`, which costs one query when there is nothing to do.
+Every entry point that needs the schema calls `ensure_schema`, which costs two queries when it is up to date.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# The newest revision; a test holds it against the files in versions/.
+# The newest revision; a test compares it with the files in versions/.
 HEAD = "0003"
 
 
 def ensure_schema(engine: sa.Engine) -> bool:
-    """Make or upgrade the schema; False if it was up to date.
+    """Create or upgrade the schema; False if it was up to date.
 
     Raises:
-        ConfigurationError: the user may not, or the database is of a newer version of this project.
+        ConfigurationError: the user lacks the privilege, or the schema is of a newer version of this project.
     """
     with engine.connect() as connection:
         current = current_revision(connection)
@@ -44,14 +44,14 @@ def ensure_schema(engine: sa.Engine) -> bool:
                 raise
             url = engine.url
             raise ConfigurationError(
-                f"user {url.username!r} may not make the schema {OUR_SCHEMA} in database {url.database!r}",
+                f"user {url.username!r} may not create the schema {OUR_SCHEMA} in database {url.database!r}",
                 hint=f'let an administrator run: GRANT CREATE ON DATABASE "{url.database}" TO "{url.username}"',
             ) from None
     return True
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """The version of our schema in the database; None if there is none."""
+    """The version of our schema in the database; None if the schema does not exist."""
     name = f"{OUR_SCHEMA}.alembic_version"
     if connection.scalar(sa.select(sa.func.to_regclass(name))) is None:
         return None

@@ -283,7 +283,7 @@ def test_a_wrong_password_and_a_missing_permission(
     done = installation.run("migrate", "--json", DATABASE_URL=right)
     error = json.loads(done.stdout)["error"]
     assert done.returncode == 2
-    assert error["message"].startswith("user 'somebody' may not make the schema housekeeping")
+    assert error["message"].startswith("user 'somebody' may not create the schema housekeeping")
     assert "GRANT CREATE ON DATABASE" in error["hint"]
     assert rows(engine)["conversations"] == 20
 

@@ -1,6 +1,6 @@
 """What is too old, as policies over the platform's tables.
 
-An age that is not known (null) is never old enough, and nothing that somebody may still use is a candidate.
+A row of unknown age (null) is never old enough, and nothing that may still be in use is a candidate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ORPHAN_FLOOR = timedelta(hours=1)
 
 
 def conversations(platform: Platform, now: datetime, *, older_than_days: int, age_column: AgeColumn) -> RowPolicy:
-    """Conversations without activity for so many days, or created so many days ago; pinned ones are exempt."""
+    """Conversations that were last used, or created, so many days ago; pinned ones are exempt."""
     table, messages = platform.table("conversations"), platform.table("chat_messages")
     cutoff = now - timedelta(days=older_than_days)
     created, updated, pinned = table["created_at"], table.get("updated_at"), table.get("pinned")
@@ -40,7 +40,7 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
     else:
         age_from = created if updated is None else sa.func.greatest(updated, created)
         written, at = _alias(messages), _name(messages, "created_at")
-        # A message whose time is not known may be of today.
+        # A message of unknown time may be recent.
         key = _name(messages, "conversation_id")
         keep_rule = KeepRule(messages.live, key, at, lambda sent: (sent < cutoff).is_not(True))
         recent = sa.select(sa.literal(1)).where(written.c[key] == table["id"], keep_rule.keeps(written.c[at]))
@@ -58,7 +58,7 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
 
 
 def orphaned_messages(platform: Platform, now: datetime) -> RowPolicy:
-    """Messages of no conversation: the reference is null, or nothing is there."""
+    """Messages without a conversation: the reference is null, or the conversation does not exist."""
     table, parents = platform.table("chat_messages"), platform.table("conversations")
     parent = _alias(parents)
     there = sa.select(sa.literal(1)).where(parent.c[_name(parents, "id")] == table["conversation_id"])
@@ -74,7 +74,7 @@ def orphaned_messages(platform: Platform, now: datetime) -> RowPolicy:
 
 
 def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -> RowPolicy:
-    """Accounts that were made and never used: never verified, never logged in, no staff, owning nothing.
+    """Accounts that were never used: not verified, never logged in, neither staff nor superuser, owning nothing.
 
     Where the table has no verification column, `is_active = false` stands for never verified.
     """
@@ -90,9 +90,9 @@ def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -
     accounts = {platform.any_table(name).oid for name in platform.config.inactive_users.account_tables}
     surroundings = _surroundings(platform)
     keys = [*platform.catalog.foreign_keys, *surroundings["undeclared"]]
-    ways = list(_ways_in(keys, table.live.oid, accounts))
-    owned = [way[-1] for way in ways]
-    never_used += [~_refers(platform.catalog, way, table.live) for way in ways]
+    paths = list(_paths_to_owned(keys, table.live.oid, accounts))
+    owned = [path[-1] for path in paths]
+    never_used += [~_refers(platform.catalog, path, table.live) for path in paths]
     return RowPolicy(
         table=table.live,
         age_from=table["date_joined"],
@@ -112,7 +112,7 @@ def declared_rule(platform: Platform, now: datetime, *, rule: RetentionRule) -> 
         if name not in columns:
             raise ConfigurationError(
                 f"{table.label} has no column {name}{table.nearest(name)}",
-                hint=f"mend the rule {rule.task} in housekeeping.yaml",
+                hint=f"correct the rule {rule.task} in housekeeping.yaml",
             )
     check_is_time(table, rule.age_column)
     selectable = table.selectable
@@ -135,7 +135,7 @@ def declared_rule(platform: Platform, now: datetime, *, rule: RetentionRule) -> 
 def check_is_time(table: Table, column: str) -> None:
     """
     Raises:
-        ConfigurationError: the column is not of a type that an age can be read from.
+        ConfigurationError: the column is neither a date nor a timestamp.
     """
     kind = table.type_of(column)
     if kind != "date" and not re.fullmatch(r"timestamp with(out)? time zone", kind):
@@ -158,26 +158,28 @@ def _name(table: MappedTable, column: str) -> str:
     return str(table[column].key)
 
 
-def _ways_in(
-    keys: Sequence[ForeignKey], users: int, accounts: set[int], way: tuple[ForeignKey, ...] = ()
+def _paths_to_owned(
+    keys: Sequence[ForeignKey], users: int, accounts: set[int], path: tuple[ForeignKey, ...] = ()
 ) -> Iterator[tuple[ForeignKey, ...]]:
-    """From the users through tables of the account itself to each key of a table that is not: who has a row there
-    owns something, were it only by way of a profile."""
-    parent = way[-1].child if way else users
+    """The paths of keys from the users, through tables of the account itself, to tables that are not.
+
+    A user with a row at the end of such a path owns something, if only through a profile.
+    """
+    parent = path[-1].child if path else users
     for key in keys:
-        if key.parent != parent or key.child in {users, *(step.child for step in way)} & accounts:
+        if key.parent != parent or key.child in {users, *(step.child for step in path)} & accounts:
             continue
         if key.child in accounts:
-            yield from _ways_in(keys, users, accounts, (*way, key))
+            yield from _paths_to_owned(keys, users, accounts, (*path, key))
         else:
-            yield (*way, key)
+            yield (*path, key)
 
 
-def _refers(catalog: Catalog, way: Sequence[ForeignKey], users: Table) -> sa.ColumnElement[bool]:
+def _refers(catalog: Catalog, path: Sequence[ForeignKey], users: Table) -> sa.ColumnElement[bool]:
     parent: Any = users.selectable
     joined: Any = None
     same: list[sa.ColumnElement[bool]] = []
-    for key in way:
+    for key in path:
         child = catalog.table(key.child).selectable.alias()
         same += [child.c[c] == parent.c[t] for c, t in zip(key.columns, key.targets, strict=True)]
         joined = child if joined is None else joined.join(child, sa.true())

@@ -1,4 +1,4 @@
-"""The deep check: no row refers to a conversation, or to what hangs on one, that does not exist."""
+"""The deep check: no row refers to a conversation, or to a dependent row of one, that does not exist."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def verify_no_orphans(run: Run, config: HousekeepingConfig) -> Report:
-    """Look behind every key of the plan for conversations, declared or not.
+    """Check every key of the plan for conversations, declared or not.
 
-    A message younger than the floor of cleanup_orphaned_messages is not counted: it may be on its way.
+    A message younger than the floor of cleanup_orphaned_messages is not counted: its conversation may not be committed.
     """
     connection = run.connection
     catalog = Catalog(connection)
@@ -49,7 +49,7 @@ def verify_no_orphans(run: Run, config: HousekeepingConfig) -> Report:
 
 
 def dangling(catalog: Catalog, key: ForeignKey) -> sa.Select[int]:
-    """How many rows have a value by this key and no row behind it."""
+    """How many rows refer by this key to a row that does not exist."""
     child, parent = catalog.table(key.child).selectable, catalog.table(key.parent).selectable.alias()
     pairs = list(zip(key.columns, key.targets, strict=True))
     there = sa.select(sa.literal(1)).where(*(parent.c[t] == child.c[c] for c, t in pairs)).correlate(child).exists()

@@ -327,7 +327,10 @@ def test_a_rule_counts_from_dates_and_local_times_in_utc(engine: sa.Engine) -> N
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"table": "thing", "age_column": "at"}, "there is no table thing; the nearest names are things; name it table,"),
-    ({"table": "things", "age_column": "att"}, "things has no column att; the nearest names are at, t; mend the rule"),
+    (
+        {"table": "things", "age_column": "att"},
+        "things has no column att; the nearest names are at, t; correct the rule",
+    ),
     ({"table": "things", "age_column": "at", "where": {"mm": 1}}, "things has no column mm"),
     ({"table": "things", "age_column": "t"}, "things.t is text: an age needs a date or a timestamp; name another"),
     ({"table": "things", "age_column": "r"}, "things.r is daterange: an age needs a date or a timestamp"),

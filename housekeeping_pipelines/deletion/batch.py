@@ -194,7 +194,7 @@ class Batch:
         if plan.unfollowed_tables - {plan.root.oid}:
             keys = [row.key for row in roots]
             if len(self._still_candidates(keys, holds)) < len(keys):
-                raise RowError("in_use", "a row refers to it since")
+                raise RowError("in_use", "a row has come to refer to it")
 
     def _check_holds_on_dependents(self, holds: ActiveHolds) -> None:
         """
@@ -210,7 +210,7 @@ class Batch:
                 continue
             statement = sa.select(sa.literal(True)).select_from(table.selectable).where(which, held).limit(1)
             if self._context.connection.scalar(statement):
-                raise RowError("held", f"a row of {table.label} that would go with it is held")
+                raise RowError("held", f"a row of {table.label} that depends on it is held")
 
     def _count(self, table: Table) -> int:
         """How many rows of a table a dry run would delete and has not counted with an earlier batch."""
@@ -243,7 +243,7 @@ class Batch:
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
         )
-        copied = [table for table in tables if context.trashed and context.plan.is_cleared_before_it_goes(table)]
+        copied = [table for table in tables if context.trashed and context.plan.is_cleared_before_delete(table)]
         for table in copied:
             if (which := self._rows.condition(table)) is not None:
                 statement = copy_to_mirror(context.mirrors[table.oid], table, number, which)
@@ -306,7 +306,7 @@ class Batch:
         """
         rows = self._rows.read(table.oid)
         if rows is not None and (stayed := len(rows) - count):
-            raise RowError("failed", f"{stayed:,} rows of {table.label} stayed when they were deleted, as by a trigger")
+            raise RowError("failed", f"{stayed:,} rows of {table.label} were not deleted; a trigger may keep them")
 
     def _check_nothing_keeps_a_root(self) -> None:
         """
@@ -316,7 +316,7 @@ class Batch:
         if self._kept_by_children and self._recheck is Recheck.AFTER:
             raise NeedsRecheck
         if self._kept_by_children:
-            raise RowError("in_use", "a row that keeps it came since")
+            raise RowError("in_use", "a row that keeps it was added meanwhile")
 
 
 def _set_locally(connection: sa.Connection, **settings: str) -> None:

@@ -1,7 +1,7 @@
 """The list of candidates, oldest first.
 
-It is made slice by slice of the table, each in a transaction of its own: vacuum waits for the oldest transaction, and
-with one for a table of millions it would wait for as long as the list takes.
+It is filled slice by slice of the table, each in a transaction of its own: vacuum waits for the oldest transaction, and
+a single one over a table of millions would last as long as the list takes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.postgres.keys import Key
 
-# 8 MB of a table, some 80,000 rows of a hundred bytes: tenths of a second.
+# 8 MB of a table, about 80,000 rows of a hundred bytes: tenths of a second.
 SLICE_BLOCKS = 1000
 
-# What a slice costs apart from its own rows, such as reading all of a child table that has no index, is paid so often.
+# How often the fixed cost of a slice is paid at most, such as a scan of a child table that has no index.
 MAX_SLICES = 32
 
 _LIST = "housekeeping_candidates"
@@ -33,9 +33,9 @@ class CandidateList:
 
     Attributes:
         scanned: rows of the table.
-        eligible: those that the policy could take at some age.
-        held: those that a hold keeps.
-        candidates: those on the list.
+        eligible: rows that the policy selects at any age.
+        held: rows that a hold keeps.
+        candidates: rows on the list.
     """
 
     connection: sa.Connection
@@ -51,11 +51,11 @@ class CandidateList:
         self._listed = sa.table(_LIST, *(sa.column(name) for name in names), schema="pg_temp")
 
     def make(self, held: sa.ColumnElement[bool] | None) -> None:
-        """Fill the list; rows that `held` covers stay off it."""
+        """Fill the list, without the rows that `held` covers."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         columns = [policy.age_from, *(table.selectable.c[name] for name in table.key)]
         listing = sa.select(*(column.label(name) for column, name in zip(columns, self._listed.c.keys(), strict=True)))
-        # A dry run's transactions are read-only otherwise.
+        # The other transactions of a dry run are read-only.
         connection.exec_driver_sql("SET TRANSACTION READ WRITE")
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS pg_temp.{_LIST}")
         compiled = listing.compile(dialect=connection.dialect)
@@ -79,7 +79,7 @@ class CandidateList:
             connection.commit()
 
     def _slices(self) -> list[sa.ColumnElement[bool]]:
-        """Parts of the table by where its rows lie; the last one is open, so that every row is in one of them."""
+        """Parts of the table by the position of its rows; the last is open, so that every row is in one of them."""
         place, kind = self.policy.table.selectable.c.ctid, PgType("tid")
         blocks = self._blocks()
         number = max(1, min(blocks // SLICE_BLOCKS, MAX_SLICES))
@@ -98,8 +98,8 @@ class CandidateList:
         return int(self.connection.scalar(statement, {"oid": self.policy.table.oid}) or 0)
 
     def open(self) -> None:
-        """Begin to read the list; the cursor outlives the transaction."""
-        # The key decides between rows of the same age: a dry run must stop where the real run will.
+        """Open a cursor on the list that outlives the transaction."""
+        # The key orders rows of the same age: a dry run must stop where the real run will.
         age, *key = self._listed.c
         ordered = sa.select(*(sa.cast(column, sa.Text) for column in key)).order_by(age, *key)
         compiled = ordered.compile(dialect=self.connection.dialect)
@@ -107,7 +107,7 @@ class CandidateList:
         self.connection.commit()
 
     def next(self, number: int) -> list[Key]:
-        """The next so many keys; none at the end."""
+        """Up to `number` further keys; empty at the end."""
         rows = self.connection.exec_driver_sql(f"FETCH FORWARD {number} FROM {_CURSOR}").all()
         self.connection.commit()
         return [tuple(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Draining the outbox: what is due goes, store by store, until nothing is due or storage does not answer."""
+"""Draining the outbox: the due entries are processed store by store, until none is left or storage does not answer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class DrainResult:
-    """What became of the entries that were taken.
+    """What became of the processed entries.
 
     Attributes:
-        gone, gone_bytes: files by store, and the bytes of all, as far as they were known.
-        absent, in_use, held: files that were not there, that something refers to, that a hold keeps.
-        failed: `store/name` -> why; up to 50 of `failed_count`. They are tried again later.
-        unavailable: stores that do not answer, and how they said so; what they have waits.
+        gone, gone_bytes: removed files by store, and the bytes of all, as far as known.
+        absent, in_use, held: files that did not exist, that something refers to, that a hold keeps.
+        failed: `store/name` -> reason; up to 50 of `failed_count`. They are retried later.
+        unavailable: stores that do not answer, with the reason; their entries wait.
     """
 
     gone: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class DrainResult:
             self.unavailable[store] = outcome.unavailable.one_line
 
     def fail(self, item: str, reason: str) -> None:
-        """Count one file that is still there."""
+        """Count one file that could not be removed."""
         self.failed_count += 1
         if len(self.failed) < MAX_FAILED:
             self.failed[item] = reason
@@ -69,7 +69,7 @@ def drain(
     run_id: str | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> DrainResult:
-    """Take entries that are due, or those of one run, until there are none; commits as it goes."""
+    """Process entries that are due, all or those of one run, until none is left; commits as it goes."""
     drained = DrainResult()
     for name in _stores_with_work(connection, clock(), run_id):
         try:
@@ -95,13 +95,13 @@ def _stores_with_work(connection: sa.Connection, now: datetime, run_id: str | No
 
 
 def count_due(connection: sa.Connection, now: datetime, *, limit: int | None = None) -> int:
-    """Entries that wait to be taken now; no more than `limit` are looked at."""
+    """How many entries are due; counts no further than `limit`."""
     due = sa.select(file_outbox.c.id).where(file_outbox.c.next_attempt_at <= now).limit(limit).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(due)) or 0
 
 
 def stuck(connection: sa.Connection) -> list[tuple[str, str]]:
-    """Entries that failed again and again, as (`store/name`, why), the longest waiting first; up to 50."""
+    """Entries that failed repeatedly, as (`store/name`, reason), the longest waiting first; up to 50."""
     statement = sa.select(file_outbox.c.store, file_outbox.c.name, file_outbox.c.last_error).where(
         file_outbox.c.attempts >= STUCK_ATTEMPTS, file_outbox.c.last_error.is_not(None)
     )

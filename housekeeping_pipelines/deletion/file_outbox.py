@@ -1,4 +1,8 @@
-"""The outbox: what is to leave a store, written with the deletion of the rows that owned it."""
+"""The outbox: objects to remove from a store, recorded in the transaction that deletes the rows which own them.
+
+A database cannot delete an object in its transaction. So the entry is committed with the rows, the object is removed
+afterwards, and the entry is deleted when storage has confirmed that: a crash at any point leaves an entry to retry.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +25,21 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.resources.object_storage import StoredObject
 
 
-# As many as storage removes in one transaction of its own (supabase-storage splits larger requests into 500).
+# As many as storage removes in one transaction (supabase-storage splits larger requests into 500).
 BATCH_FILES = 500
 
-
-# GitLab's outbox waits as long before it takes an entry again that a worker may have died with (ci_deleted_objects).
+# How long an entry is leased to a worker, which may have died; as long as in GitLab's outbox (ci_deleted_objects).
 LEASE = timedelta(minutes=10)
-
 
 FIRST_BACKOFF, LONGEST_BACKOFF = timedelta(minutes=1), timedelta(hours=6)
 
-
-# From so many attempts on an entry is named to people.
+# An entry with so many attempts is reported.
 STUCK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the outbox; `modified` as the object was when it was chosen, None for whatever it is now."""
+    """One entry; `modified` is the object's at the time it was chosen: None removes it whatever it is now."""
 
     id: int
     run_id: str
@@ -58,7 +59,7 @@ def queue(
     task: str,
     now: datetime,
 ) -> list[Entry]:
-    """Write entries for objects that the caller takes away itself, at once; the caller commits."""
+    """Write entries for objects that the caller removes itself, at once; the caller commits."""
     found = list(objects)
     if not found:
         return []
@@ -88,7 +89,9 @@ def queue_files_of_rows(
     task: str,
     now: datetime,
 ) -> dict[str, int]:
-    """Write entries for what rows name, in the transaction that deletes the rows; what is kept is noted instead.
+    """Write entries for the objects that rows name, in the transaction that deletes the rows.
+
+    Objects that the policy keeps are recorded as kept instead.
 
     Returns:
         entries by store.
@@ -128,7 +131,7 @@ def count_files_of_rows(
 
 
 def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
-    """Each name once; a path that begins at the store's root is the same name."""
+    """Each name once; a leading slash is not part of it."""
     name = sa.func.ltrim(sa.cast(column.table.selectable.c[column.column], sa.Text), "/")
     return sa.select(name.label("name")).where(which, name != "").distinct().subquery()
 
@@ -136,7 +139,7 @@ def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
 def take(
     connection: sa.Connection, store: str, *, now: datetime, run_id: str | None = None, limit: int = BATCH_FILES
 ) -> list[Entry]:
-    """Lease entries that are due, the longest waiting first, and those of other workers not; commits."""
+    """Lease entries that are due, the longest waiting first, skipping those that other workers lock; commits."""
     due = sa.select(file_outbox.c.id).where(file_outbox.c.store == store, file_outbox.c.next_attempt_at <= now)
     if run_id is not None:
         due = due.where(file_outbox.c.run_id == run_id)
@@ -160,5 +163,5 @@ def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
 
 
 def backoff(attempts: int) -> timedelta:
-    """How long to wait after so many attempts that failed."""
+    """How long to wait after so many failed attempts."""
     return min(FIRST_BACKOFF * (1 << min(attempts - 1, 20)), LONGEST_BACKOFF)

@@ -1,4 +1,4 @@
-"""Bringing a run's files back, and removing for good those whose time in the trash is over."""
+"""Undo for a run's files, and the purge of those that have expired in the trash."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult) -> None:
-    """Move a run's files back to where they were, and forget what is only waiting to go; commits as it goes.
+    """Move a run's files back, and cancel its entries of the outbox; commits as it goes.
 
-    What exists now is never overwritten. What cannot come back stays in the trash and is named with the reason.
+    Existing files are never overwritten. What cannot be moved back stays in the trash, as a conflict of `result`.
     """
     with exclusive_lock(connection, FILES_LOCK):
         _cancel(connection, run_id, store_of, result)
@@ -52,7 +52,7 @@ def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, res
 
 
 def _cancel(connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult) -> None:
-    """Take back the entries of the outbox; one that a worker died with may have its file in the trash already."""
+    """Delete the entries of the outbox; a worker that died may have moved the file of one to the trash already."""
     entries = connection.execute(sa.select(file_outbox).where(file_outbox.c.run_id == run_id)).all()
     connection.commit()
     done: list[int] = []
@@ -82,15 +82,15 @@ def _put_back_if_moved(store_of: StoreOf, run_id: str, store_name: str, name: st
 
 
 def _move_back(store_of: StoreOf, store_name: str, trash_name: str, name: str) -> str | None:
-    """Returns why it could not be done."""
+    """Returns why the file could not be moved back; None if it was."""
     try:
         storage = store_of(store_name).storage
         try:
             storage.move(trash_name, name)
         except ObjectExists:
-            return "there is another one of this name now"
+            return "another file has this name now"
         except ObjectMissing:
-            # An undo that was cut off may have moved it and not said so.
+            # An interrupted undo may have moved it without recording that.
             return None if storage.stat(name) is not None else "it is no longer in the trash"
     except HousekeepingError as error:
         return error.one_line
@@ -111,10 +111,10 @@ def purge_files(
     run_id: str | None,
     may_go_on: Iterator[bool],
 ) -> tuple[dict[str, int], int, dict[str, str]]:
-    """Remove for good what was deleted before a moment, or all of one run; commits as it goes.
+    """Permanently delete what was deleted before a moment, or all of one run; commits as it goes.
 
     Returns:
-        files by store, their bytes, and what stayed: name -> reason.
+        files by store, their bytes, and those that stayed: name -> reason.
     """
     removed: dict[str, int] = {}
     failed: dict[str, str] = {}

@@ -1,9 +1,9 @@
-"""Files and objects leave their stores here, and nowhere else.
+"""Removes files and objects from their stores, and nothing else does.
 
-What is to go is first an entry of the outbox, committed: with the deletion of the row that owned it, or by whoever
-found that nothing refers to it. Then, with no transaction open, it is looked at again and moved to the trash, or
-removed where there is none; the entry goes when storage has confirmed that. A crash at any point leaves an entry, and
-whoever takes it next finds the object where it was, in the trash, or gone, and goes on from there.
+An object to remove is first a committed entry of the outbox: written with the deletion of the row that owns it, or by
+the search for orphans. Then, with no transaction open, its references are checked again, and it is moved to the trash,
+or removed where the store has none; the entry is deleted when storage has confirmed that. A crash at any point leaves
+the entry, and the next attempt finds the object in its place, in the trash, or absent, and continues from there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.resources.object_storage import StoredObject
 
-# Held in share mode by whoever moves files, and alone by an undo, which must not meet one half way.
+# Held in share mode while files are moved, and exclusively by an undo, which must not find one half moved.
 FILES_LOCK = "files"
 
-
-# An entry that a hold keeps is looked at again so often.
+# How long an entry waits that a hold keeps.
 HELD_DELAY = timedelta(days=1)
 
 
@@ -43,11 +42,11 @@ class Outcome:
 
     Attributes:
         gone: moved to the trash or removed, with their bytes (0 where unknown).
-        absent: they were not there any more.
-        in_use: something refers to them again, or they were written anew: they stay for good.
-        held: a hold keeps them for now.
-        failed: they are there, and why; they are tried again later.
-        unavailable: storage does not answer: those that are in no other list wait in the outbox.
+        absent: did not exist any more.
+        in_use: referred to again, or rewritten since: they stay, and their entries are deleted.
+        held: kept by a hold for now.
+        failed: still in the store, with the reason; retried later.
+        unavailable: storage does not answer: the names that are in no other field wait in the outbox.
     """
 
     gone: dict[str, int] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class Outcome:
 
 @dataclass
 class FileRemoval:
-    """Entries of one store on their way out; while storage works, the connection is in no transaction."""
+    """Removes the objects of some entries of one store; during storage requests the connection is in no transaction."""
 
     connection: sa.Connection
     store: Store
@@ -73,15 +72,15 @@ class FileRemoval:
         self._by_name = {entry.name: entry for entry in self.entries}
 
     def execute(self) -> Outcome:
-        """Take away what is still to go, and write down what became of each; never raises for what storage answers."""
-        # Whoever adds a hold, or undoes a run, waits until the batch is through.
+        """Remove what is still to be removed, and record the outcomes; never raises for what storage answers."""
+        # A new hold and an undo wait until the batch is finished.
         with shared_lock(self.connection, FILES_LOCK), shared_lock(self.connection, HOLDS_LOCK):
             return self._execute()
 
     def _execute(self) -> Outcome:
         outcome = self.outcome
         try:
-            self._take_away(self._choose())
+            self._remove(self._choose())
             self._restore_referenced()
         except Unavailable as error:
             outcome.unavailable = error
@@ -97,13 +96,13 @@ class FileRemoval:
         return self._by_name.keys() - decided
 
     def _choose(self) -> dict[str, StoredObject]:
-        """What is there and is to go."""
+        """The objects that exist and are to be removed."""
         names, outcome, storage = _sorted(self._by_name), self.outcome, self.store.storage
         with self.connection.begin():
             wanted = self.store.uses.in_use(self.connection, names)
             held = ActiveHolds.read(self.connection, self.clock()).names(self.store.name, names) - wanted
         present = {found.name: found for found in storage.examine(names)}
-        for name, trashed in self._moved_before(self._by_name.keys() - present.keys()).items():
+        for name, trashed in self._moved_earlier(self._by_name.keys() - present.keys()).items():
             if name in wanted | held:
                 storage.move(self._trash_name(name), name)
                 (outcome.in_use if name in wanted else outcome.held).add(name)
@@ -118,8 +117,8 @@ class FileRemoval:
                 outcome.held.add(name)
         return {name: found for name, found in present.items() if name not in outcome.in_use | outcome.held}
 
-    def _moved_before(self, names: Iterable[str]) -> dict[str, StoredObject]:
-        """Those that an attempt that was cut off had moved to the trash already."""
+    def _moved_earlier(self, names: Iterable[str]) -> dict[str, StoredObject]:
+        """Those that an interrupted attempt has already moved to the trash."""
         if self.store.trash_prefix is None:
             return {}
         ours = {self._trash_name(name): name for name in names}
@@ -128,14 +127,14 @@ class FileRemoval:
     def _trash_name(self, name: str) -> str:
         return self.store.trash_name(self._by_name[name].run_id, name)
 
-    def _take_away(self, chosen: dict[str, StoredObject]) -> None:
+    def _remove(self, chosen: dict[str, StoredObject]) -> None:
         outcome, storage = self.outcome, self.store.storage
         if self.store.trash_prefix is None:
             removal = storage.remove(_sorted(chosen)) if chosen else Removal()
             outcome.gone |= {name: chosen[name].size or 0 for name in removal.removed}
             outcome.absent |= removal.absent
             if removal.unavailable is not None:
-                # What is still there, or may be, waits.
+                # Objects that exist, or may exist, wait.
                 raise removal.unavailable
             outcome.failed |= removal.failed
             return
@@ -150,7 +149,7 @@ class FileRemoval:
                 outcome.gone[name] = found.size or 0
 
     def _restore_referenced(self) -> None:
-        """A row that named an object between the last look and the move finds it again."""
+        """Move an object back if a row has named it between the check and the move."""
         outcome = self.outcome
         if self.store.trash_prefix is None or not outcome.gone:
             return
@@ -160,7 +159,7 @@ class FileRemoval:
             try:
                 self.store.storage.move(self._trash_name(name), name)
             except ObjectExists:
-                # It was written anew meanwhile; the old content can be had from the trash.
+                # It was rewritten meanwhile; the old content stays in the trash.
                 continue
             del outcome.gone[name]
             outcome.in_use.add(name)
@@ -195,5 +194,5 @@ class FileRemoval:
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
-    """As storage orders them: by their bytes."""
+    """In the order of storage: by bytes."""
     return sorted(names, key=lambda name: name.encode(errors="surrogateescape"))

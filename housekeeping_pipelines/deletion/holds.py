@@ -1,7 +1,7 @@
-"""Holds: one subject that no policy may take until a date.
+"""Holds: a hold exempts one subject from every policy until a date.
 
-A hold that `add_hold` has recorded is honoured by every transaction that commits later: each batch holds the holds'
-lock in share mode while it re-checks, and adding a hold waits for the batches on the way.
+Every transaction that commits after `add_hold` honours the hold: each batch takes the holds' lock in share mode before
+it reads them, and adding a hold waits for the batches in progress.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HOLDS_LOCK = "holds"
 
-# How far up the keys a row is searched for its owner: message -> conversation -> workspace -> team -> user.
+# How far up the keys the owner of a row is searched: message -> conversation -> workspace -> team -> user.
 MAX_OWNER_DISTANCE = 4
 
 HoldType = Literal["row", "user", "session"]
@@ -55,16 +55,16 @@ def add_hold(
     reason: str,
     now: datetime,
 ) -> Hold:
-    """Record a hold on a row; waits for the batches that are on the way.
+    """Record a hold on a row; waits for the batches in progress.
 
-    A session's also covers every object under its key.
+    A hold on a session also covers every object under its key.
 
     Raises:
-        ConfigurationError: `key` is no key of the table.
+        ConfigurationError: `key` does not fit the key of the table.
     """
     if not table.has_key or len(key) != len(table.key):
         raise ConfigurationError(
-            f"{','.join(key)!r} is no key of {table.label}", hint=f"its key is {', '.join(table.key)}"
+            f"{','.join(key)!r} is not a key of {table.label}", hint=f"give a value for {', '.join(table.key)}"
         )
     source = {"type": type, "source_schema": table.schema, "source_table": table.name, "key": list(key)}
     return _add(connection, source, subject=subject, until=until, reason=reason, now=now)
@@ -81,7 +81,7 @@ def add_name_hold(
     reason: str,
     now: datetime,
 ) -> Hold:
-    """Record a hold on one name in a store; waits for the batches that are on the way."""
+    """Record a hold on one name in a store; waits for the batches in progress."""
     source = {"type": type, "source_schema": None, "source_table": store, "key": [name]}
     return _add(connection, source, subject=subject, until=until, reason=reason, now=now)
 
@@ -96,19 +96,26 @@ def _add(
 
 
 def list_holds(connection: sa.Connection) -> list[Hold]:
-    """Every hold, the one that ends first first."""
+    """Every hold, ordered by its end."""
     statement = sa.select(holds.c.id, holds.c.subject, holds.c.until, holds.c.reason, holds.c.created_at)
     return [Hold(*row) for row in connection.execute(statement.order_by(holds.c.until, holds.c.id))]
 
 
 def remove_hold(connection: sa.Connection, hold_id: int) -> bool:
-    """Remove a hold; False if there is none of this number."""
+    """Remove a hold; False if none has this number."""
     return connection.execute(sa.delete(holds).where(holds.c.id == hold_id)).rowcount > 0
 
 
 @dataclass(frozen=True)
 class ActiveHolds:
-    """The holds in force at one moment, and the paths by which a row is known to be a user's."""
+    """The holds in force at one moment.
+
+    Attributes:
+        rows: held keys by schema and table, users and sessions included.
+        users: the keys of held users, which also hold what belongs to them.
+        sessions: the keys of held sessions, which also hold the objects under them.
+        stored: held names, each with its store.
+    """
 
     rows: dict[tuple[str, str], list[Key]] = field(default_factory=dict)
     users: list[Key] = field(default_factory=list)
@@ -137,7 +144,7 @@ class ActiveHolds:
         return bool(self.rows)
 
     def names(self, store: str, names: Iterable[str]) -> set[str]:
-        """Those of a store's names that are held, themselves or as something of a held session's."""
+        """Those of a store's names that are held, themselves or under a held session."""
         return {
             name
             for name in names
@@ -145,17 +152,17 @@ class ActiveHolds:
         }
 
     def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:
-        """Whether a row of `table` is held, itself or as something of a held user's; None if none can be.
+        """Whether a row of `table` is held, itself or as a held user's; None if no row can be.
 
         Raises:
-            Refused: the table has another key than when the hold was made.
+            Refused: the key of the table has changed since a hold was added.
         """
         conditions: list[sa.ColumnElement[bool]] = []
         keys = self.rows.get((table.schema, table.name), [])
         if any(not table.has_key or len(key) != len(table.key) for key in keys):
             raise Refused(
                 f"a hold on a row of {table.label} no longer fits its key",
-                hint="`housekeeping hold list` shows it: remove it, and add it anew",
+                hint="find it with `housekeeping hold list`, remove it and add it again",
             )
         if keys:
             conditions.append(matches(table, table.key, keys))
@@ -165,7 +172,7 @@ class ActiveHolds:
 
 
 class OwnerPaths:
-    """The ways up the keys from a table to the users.
+    """The paths up the keys from a table to the users.
 
     Args:
         users: the users' table; None if the platform has none.
@@ -179,24 +186,24 @@ class OwnerPaths:
         self._known: dict[int, list[tuple[ForeignKey, ...]]] = {}
 
     def of(self, table: Table) -> list[tuple[ForeignKey, ...]]:
-        """Every way, as the keys to go through; the users themselves have none."""
+        """Every path, as its keys in order; the users' table has none."""
         if self._users is None or table.oid == self._users.oid:
             return []
         if table.oid not in self._known:
             self._known[table.oid] = list(self._search(table.oid, ()))
         return self._known[table.oid]
 
-    def _search(self, oid: int, way: tuple[ForeignKey, ...]) -> Iterable[tuple[ForeignKey, ...]]:
+    def _search(self, oid: int, path: tuple[ForeignKey, ...]) -> Iterable[tuple[ForeignKey, ...]]:
         for key in self._keys:
-            if key.child != oid or key.parent in {oid, *(step.child for step in way)}:
+            if key.child != oid or key.parent in {oid, *(step.child for step in path)}:
                 continue
             if self._users is not None and key.parent == self._users.oid:
-                yield (*way, key)
-            elif len(way) + 1 < MAX_OWNER_DISTANCE:
-                yield from self._search(key.parent, (*way, key))
+                yield (*path, key)
+            elif len(path) + 1 < MAX_OWNER_DISTANCE:
+                yield from self._search(key.parent, (*path, key))
 
     def belongs(self, path: Sequence[ForeignKey], users: list[Key]) -> sa.ColumnElement[bool]:
-        """Whether a row at the start of the path leads to one of the users."""
+        """Whether a row at the start of the path belongs to one of the users."""
         owner = self._catalog.table(path[-1].parent)
         condition = matches(owner, owner.key, users)
         for key in reversed(path):

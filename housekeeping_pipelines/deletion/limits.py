@@ -1,4 +1,4 @@
-"""How much one run may do, and what it must never exceed without being told."""
+"""How much one run may delete, and what it must not exceed without permission."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Limits:
     """Budgets and guards of one run.
 
     Attributes:
-        batch_size: the most root rows a transaction (it takes fewer where these take long), or files at a time.
+        batch_size: the most root rows in a transaction (fewer where they take long), or files at a time.
         max_rows: rows of all tables that one run may delete; None: no such budget.
-        max_files, max_bytes: of one store that one run may take; None: no such budget.
-        max_seconds: after which no new batch is started; None: no such budget.
+        max_files, max_bytes: what one run may remove from one store; None: no such budget.
+        max_seconds: time after which no new batch begins; None: no such budget.
         max_fraction: share of the table that may be candidates, 0 < f <= 1.
-        guard_minimum: candidates below which the fraction is not applied.
+        guard_minimum: number of candidates below which the fraction is not applied.
     """
 
     batch_size: int = 5000

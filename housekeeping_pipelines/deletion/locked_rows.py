@@ -81,7 +81,7 @@ class LockedRows:
 
         def check(keys: list[Key]) -> None:
             if len(still_candidates(keys)) < len(keys):
-                raise RowError("in_use", f"a row of {root.label} that is to stay refers to it")
+                raise RowError("in_use", f"a row of {root.label} that must stay refers to it")
 
         self._add_self_references(root, check)
 

@@ -1,4 +1,8 @@
-"""Mirrors: the tables of the trash, one a shape of a table."""
+"""Mirrors: the tables of the trash.
+
+A mirror has the columns of its table in their own types, so that a row comes back byte for byte. A table that changes
+its shape gets a further mirror: the rows in the older one keep the columns that they had.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_COLUMN = "housekeeping_batch"
 
-# Held in share mode by every session that counts on mirrors' being there, and alone to drop one.
+# Held in share mode by every session that needs the mirrors to exist, and exclusively to drop one.
 MIRRORS_LOCK = "mirrors"
 
 _MAKING_LOCK = "making mirrors"
@@ -31,7 +35,7 @@ _MAKING_LOCK = "making mirrors"
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror table and what it mirrors; `columns` are (name, type) as they were when it was made."""
+    """A mirror table and what it mirrors; `columns` are (name, type) as they were when it was created."""
 
     id: int
     name: str
@@ -53,11 +57,11 @@ class Mirror:
 
 
 def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
-    """The mirror for the table's present shape, made if it is not there; the caller commits."""
-    # The type's number: another type may have taken its name.
+    """The mirror for the table's present shape, created if it does not exist; the caller commits."""
+    # The type's oid: another type may have taken its name.
     shape = json.dumps([table.schema, table.name, [[c.name, c.type, c.type_oid] for c in table.columns], table.key])
     digest = hashlib.sha256(shape.encode()).hexdigest()[:12]
-    # A name has at most 63 bytes in PostgreSQL; a cut must not leave half a character.
+    # A name has at most 63 bytes in PostgreSQL; cutting must not leave half a character.
     name = table.name.encode()[:50].decode(errors="ignore") + "_" + digest
     known = find_mirrors(connection, name=name)
     if known:
@@ -72,8 +76,8 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
         (OUR_SCHEMA, name),
         (table.schema, table.name),
     )
-    # Rows arrive in the order of their batches: a BRIN index costs a deletion nothing, where a B-tree took a fifth of
-    # its time. The "multi" kind stays narrow where new batches fill the room of expired ones.
+    # Rows arrive in the order of their batches: a BRIN index costs a deletion nothing, a B-tree a fifth of its time.
+    # The "multi" operator class stays selective where new batches fill the space of expired ones.
     _execute_quoted(
         connection,
         "CREATE INDEX ON {} USING brin (housekeeping_batch int8_minmax_multi_ops) WITH (pages_per_range = 32)",
@@ -92,10 +96,10 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
 
 
 def _execute_quoted(connection: sa.Connection, statement: str, *names: tuple[str, str]) -> None:
-    """Execute a statement about tables for which SQLAlchemy has no construct; it quotes their names."""
+    """Execute a statement on tables for which SQLAlchemy has no construct; its dialect quotes their names."""
     quote = connection.dialect.identifier_preparer.quote_identifier
     tables = [f"{quote(schema)}.{quote(name)}" for schema, name in names]
-    # What quotes a name also doubles its %, which the driver would read as the start of a parameter.
+    # Quoting also doubles a %, which the driver would read as the start of a parameter.
     connection.exec_driver_sql(statement.format(*tables))
 
 
@@ -109,7 +113,7 @@ def drop_if_empty(connection: sa.Connection, mirror: Mirror) -> None:
             connection.execute(sa.delete(trash_tables).where(trash_tables.c.id == mirror.id))
         connection.commit()
     except sa.exc.DBAPIError:
-        # A run writes to it: it is not going to be empty.
+        # A run is writing to it.
         connection.rollback()
 
 
@@ -132,15 +136,15 @@ def find_mirrors(connection: sa.Connection, *, name: str | None = None) -> list[
 
 
 def summarize_mirrors(connection: sa.Connection) -> None:
-    """Tell the mirrors' indexes of what came since they were told last; the caller commits.
+    """Summarize the rows that were added to the mirrors since the last time in their indexes; the caller commits.
 
-    Without it each batch that is read would read all of what came since.
+    Without it, reading one batch would read all of these rows.
     """
     statement = sa.text(
         "SELECT brin_summarize_new_values(i.indexrelid) FROM housekeeping.trash_tables m"
         " JOIN pg_class t ON t.relname = m.mirror JOIN pg_namespace n ON n.oid = t.relnamespace"
         " JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid"
-        # Mirrors that older versions made have a B-tree.
+        # Mirrors of older versions have a B-tree.
         " JOIN pg_am a ON a.oid = c.relam"
         " WHERE n.nspname = 'housekeeping' AND a.amname = 'brin' AND pg_has_role(t.relowner, 'USAGE')"
     )
@@ -148,12 +152,12 @@ def summarize_mirrors(connection: sa.Connection) -> None:
 
 
 def prefer_indexes(connection: sa.Connection) -> None:
-    """Until the transaction ends: nobody may have analyzed a mirror, and the planner would read all of it."""
+    """Until the transaction ends: a mirror may never have been analyzed, and the planner would scan all of it."""
     connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
 def copy_to_mirror(mirror: Mirror, table: Table, batch: int, which: sa.ColumnElement[bool]) -> sa.Insert:
-    """A statement that copies rows, which stay; it reports how many."""
+    """A statement that copies rows to the mirror and reports how many."""
     names = [column.name for column in table.columns]
     rows = sa.select(sa.literal(batch, sa.BigInteger), *(table.selectable.c[n] for n in names)).where(which)
     insert = sa.insert(mirror.selectable).from_select([BATCH_COLUMN, *names], rows)
@@ -167,9 +171,9 @@ def move_to_mirror(
     which: sa.ColumnElement[bool],
     counted: Callable[[Mapping[str, sa.ColumnElement[Any]]], sa.ColumnElement[bool]],
 ) -> sa.Select[int, int]:
-    """A statement that moves rows, and tells how many, and of how many of them a condition on their columns is true."""
+    """A statement that moves rows; returns how many, and how many of them satisfy a condition on their columns."""
     names = [column.name for column in table.columns]
-    # Short labels: SQLAlchemy cuts those that come near PostgreSQL's 63 bytes.
+    # Short labels: SQLAlchemy truncates those that come near PostgreSQL's 63 bytes.
     labelled = (table.selectable.c[name].label(f"c{position}") for position, name in enumerate(names))
     gone = sa.delete(table.selectable).where(which).returning(*labelled).cte("gone")
     rows = sa.select(sa.literal(batch, sa.BigInteger), *gone.c)
@@ -180,13 +184,13 @@ def move_to_mirror(
 
 
 def mirrors_with_own_types(connection: sa.Connection) -> list[str]:
-    """Source tables whose mirror uses a type of the user's or an extension's, which cannot be dropped meanwhile."""
+    """Source tables whose mirror uses a user's or an extension's type, which cannot be dropped meanwhile."""
     statement = sa.text(
         "SELECT DISTINCT m.source_table FROM housekeeping.trash_tables m"
         " JOIN pg_class c ON c.relname = m.mirror JOIN pg_namespace n ON n.oid = c.relnamespace"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
         " JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem"
-        # 16384 is FirstNormalObjectId: what initdb made has a lower number.
+        # 16384 is FirstNormalObjectId: what initdb creates has a lower oid.
         " WHERE n.nspname = 'housekeeping' AND greatest(t.oid::bigint, e.oid::bigint) >= 16384 ORDER BY 1"
     )
     return list(connection.scalars(statement))

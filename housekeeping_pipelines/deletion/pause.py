@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pause(connection: sa.Connection, *, reason: str, now: datetime) -> None:
-    """Stop deleting runs until `resume`; pausing twice keeps the first moment and the last reason."""
+    """Stop deleting runs until `resume`; pausing again keeps the first time and takes the new reason."""
     statement = insert(pauses).values(paused_at=now, reason=reason)
     connection.execute(statement.on_conflict_do_update(index_elements=["only_one"], set_={"reason": reason}))
 
@@ -25,5 +25,5 @@ def resume(connection: sa.Connection) -> bool:
 
 
 def paused_reason(connection: sa.Connection) -> str | None:
-    """Why everything is paused; None if it is not."""
+    """Why deleting runs are paused; None if they are not."""
     return connection.scalar(sa.select(pauses.c.reason))

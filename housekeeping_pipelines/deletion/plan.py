@@ -1,8 +1,8 @@
-"""In which order the rows go: the tables that hang on a root, parents first, by the keys of the live catalog.
+"""The tables whose rows are deleted with a root's rows, parents first, by the foreign keys of the live catalog.
 
-A key that cascades, restricts or does nothing is followed: the referring rows go with the row. A key that sets null
-or a default is not: the referring row stays. Two tables that follow each other have no order, which is an error
-before anything goes; a table that refers to itself is closed over row by row.
+A key that cascades, restricts or does nothing is followed: the referring rows are deleted with the row. A key that sets
+null or a default is not: the referring row stays. Tables that follow each other in a cycle have no order, which is an
+error before anything is deleted; of a table that refers to itself, the transitive closure is read row by row.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes with a row of `root`.
+    """What is deleted with a row of `root`.
 
     Attributes:
-        tables: the root and every table that hangs on it, parents before children.
-        followed: the keys whose referring rows go along, self-references included.
+        tables: the root and every table that depends on it, parents before children.
+        followed: the keys whose referring rows are deleted too, self-references included.
         cleared: the keys into these tables whose referring rows stay and lose their reference.
         unindexed: followed or cleared keys whose columns lead no index.
-        members: every table named by a key above, by oid.
-        unfollowed_tables: tables that a key refers to whose rows the policy says there are none of, by oid.
+        members: every table of a key above, by oid.
+        unfollowed_tables: parents of keys that are not followed, where by the policy no row refers; by oid.
     """
 
     root: Table
@@ -42,43 +42,43 @@ class Plan:
     unfollowed_tables: frozenset[int] = frozenset()
 
     def keys_to_parents(self, table: Table) -> tuple[ForeignKey, ...]:
-        """The followed keys by which rows of a table are reached, self-references left out."""
+        """The followed keys from a table to its parents, self-references left out."""
         return tuple(key for key in self.followed if key.child == table.oid != key.parent)
 
     def self_references(self, table: Table) -> tuple[ForeignKey, ...]:
         return tuple(key for key in self.followed if key.child == table.oid == key.parent)
 
     def referred_columns(self, table: Table) -> tuple[str, ...]:
-        """The columns by which others refer to rows of a table; its key if nothing does."""
+        """The columns by which other rows refer to rows of a table; its key if none do."""
         keys = (*self.followed, *self.cleared)
         return tuple(sorted({name for key in keys if key.parent == table.oid for name in key.targets})) or table.key
 
     def is_leaf(self, table: Table) -> bool:
-        """Whether nothing hangs on or refers to the table or changes it, so that its rows need not be named first."""
+        """Whether nothing refers to the table's rows or changes them, so that they need not be read beforehand."""
         return not (
             table is self.root
             or table.has_delete_trigger
             or table.oid in self.unfollowed_tables
-            or self.is_cleared_before_it_goes(table)
+            or self.is_cleared_before_delete(table)
             or any(key.parent == table.oid for key in (*self.followed, *self.cleared))
         )
 
     @cached_property
     def shared(self) -> frozenset[int]:
-        """The tables of which one row may hang on several roots, by oid."""
+        """The tables of which a row may depend on several roots, by oid."""
         found: set[int] = set()
         for table in self.tables:
-            upward = self.keys_to_parents(table)
-            if self.self_references(table) or len(upward) > 1 or any(key.parent in found for key in upward):
+            keys = self.keys_to_parents(table)
+            if self.self_references(table) or len(keys) > 1 or any(key.parent in found for key in keys):
                 found.add(table.oid)
         return frozenset(found)
 
     def loses_references_to(self, table: Table) -> tuple[ForeignKey, ...]:
-        """The keys that are cleared when rows of a table go."""
+        """The keys that are cleared when rows of a table are deleted."""
         return tuple(key for key in self.cleared if key.parent == table.oid)
 
-    def is_cleared_before_it_goes(self, table: Table) -> bool:
-        """Whether deleting a table below changes this one's own rows, so that they must be kept beforehand."""
+    def is_cleared_before_delete(self, table: Table) -> bool:
+        """Whether deleting from a table below changes this one's rows, so that they must be copied beforehand."""
         order = [member.oid for member in self.tables]
         return any(
             key.child == table.oid != key.parent and order.index(key.parent) > order.index(table.oid)
@@ -91,16 +91,16 @@ class Plan:
         return self.root.label + (f" with {', '.join(below)}" if below else "")
 
     def warnings(self) -> list[str]:
-        """What a person should know before trusting the plan."""
+        """What to know before trusting the plan."""
         undeclared = [
             f"{self.members[key.child].label}.{key.columns[0]} is not declared as a key to "
-            f"{self.members[key.parent].label}: a row that is written while its parent goes stays behind as an orphan"
+            f"{self.members[key.parent].label}: a row that is written while its parent is deleted remains as an orphan"
             for key in self.followed
             if not key.declared
         ]
         slow = [
             f"{self.members[key.child].label} ({', '.join(key.columns)}) has no index: each row of "
-            f"{self.members[key.parent].label} that goes costs a scan of it"
+            f"{self.members[key.parent].label} that is deleted costs a scan of it"
             for key in self.unindexed
         ]
         return undeclared + slow
@@ -116,10 +116,10 @@ def make_plan(
 
     Args:
         undeclared: keys that the application has and the database does not declare.
-        follows: whether to follow a key; one that is not and has rows behind it makes the database object.
+        follows: whether to follow a key; rows that refer by another one make the database refuse the delete.
 
     Raises:
-        Refused: a cycle, or a table whose rows cannot be moved to the trash.
+        Refused: the keys form a cycle, or rows of a table cannot be moved to the trash.
     """
     known = (*catalog.foreign_keys, *undeclared)
     keys = [key for key in known if follows is None or follows(key)]
@@ -149,9 +149,9 @@ def make_plan(
     try:
         order = [tables[oid] for oid in sorter.static_order()]
     except CycleError as error:
-        circle = " -> ".join(tables[oid].label for oid in error.args[1])
+        cycle = " -> ".join(tables[oid].label for oid in error.args[1])
         raise Refused(
-            f"the keys {circle} form a circle, so no row of {root.label} can go before another",
+            f"the keys {cycle} form a cycle, so no row of {root.label} can be deleted before another",
             hint="declare one of these keys ON DELETE SET NULL",
         ) from None
     plan = Plan(
@@ -167,13 +167,13 @@ def make_plan(
         child = catalog.table(key.child)
         if not child.has_key:
             raise Refused(
-                f"{child.label} has no primary key, so what {key.name} clears could not be brought back",
+                f"{child.label} has no primary key, so what {key.name} clears could not be restored",
                 hint=f"give {child.label} a primary key",
             )
     for table in order:
-        if plan.is_cleared_before_it_goes(table) and not table.has_key:
+        if plan.is_cleared_before_delete(table) and not table.has_key:
             raise Refused(
-                f"{table.label} has no primary key, and a key of it is cleared while its rows go",
+                f"{table.label} has no primary key, and a key of it is cleared while its rows are deleted",
                 hint=f"give {table.label} a primary key",
             )
     return plan

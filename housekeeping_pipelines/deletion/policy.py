@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileColumn:
-    """A column that names an object of a store, which belongs to the row and follows it.
+    """A column that names an object of a store, which belongs to the row and is removed after it.
 
     Attributes:
-        kept: the object stays although its row goes, and is no orphan for that.
+        kept: the object stays when its row is deleted, and does not count as an orphan.
     """
 
     table: Table
@@ -52,17 +52,17 @@ class RowPolicy:
     """Which rows of `table` are candidates.
 
     Attributes:
-        age_from: the moment that a row's age counts from.
-        old: whether it is long enough ago; a row whose age is not known is not old.
+        age_from: the moment from which a row's age is counted.
+        old: whether that is long enough ago; a row of unknown age is not old.
         keep_rule: rows of another table that make `old` false for a row.
         own_age_condition: `old` without the keep rule's part.
         eligible: the conditions and exemptions apart from age; None: every row.
-        reason: why a candidate goes, for people.
-        references: tables that must not be empty, since being absent from them is what makes a candidate.
+        reason: why a candidate is deleted, for the report.
+        references: tables that must not be empty, since a row that is absent from them makes a candidate.
         undeclared: keys that the application has and the database does not declare.
-        users: the users' table, so that a hold on a user covers what is theirs.
-        files: the objects that follow their rows.
-        follows: whether the rows behind a key go along; where they do not, the policy says that there are none.
+        users: the users' table, so that a hold on a user covers what belongs to the user.
+        files: the objects that are removed after their rows.
+        follows: whether the rows that refer by a key are deleted too; False where the policy implies that none do.
     """
 
     table: Table
@@ -81,7 +81,7 @@ class RowPolicy:
 
     @property
     def condition(self) -> sa.ColumnElement[bool]:
-        """Whether a row is a candidate, holds apart."""
+        """Whether a row is a candidate, apart from holds."""
         return self.old if self.eligible is None else sa.and_(self.eligible, self.old)
 
     @property

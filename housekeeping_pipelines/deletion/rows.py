@@ -53,12 +53,12 @@ ATTEMPTS = 3
 # With so many single rows that fail, the cause is not in the rows.
 MAX_ROW_ERRORS = 100
 
-# Each has cost three lock timeouts by then: it is the table that is locked, and the run would take hours to find out.
+# Each has cost three lock timeouts by then: the table is locked as a whole, and the run would take hours to find out.
 MAX_LOCKED_IN_A_ROW = 5
 
 
 class _Stop(Exception):
-    """The run ends here, in good order."""
+    """A limit is reached: the run ends, successfully."""
 
     def __init__(self, reason: StoppedReason) -> None:
         super().__init__(reason)
@@ -69,7 +69,7 @@ def delete_rows(run: Run, make_policy: Callable[[Catalog, datetime], RowPolicy],
     """Delete what a policy selects.
 
     Raises:
-        HousekeepingError: the policy or its plan does not fit the database; nothing went.
+        HousekeepingError: the policy or its plan does not fit the database; nothing was deleted.
     """
     connection = run.connection
     if run.dry_run:
@@ -241,7 +241,7 @@ class RowDeletion:
         try:
             for attempt in stamina.retry_context(
                 on=database_errors.is_transient,
-                # Its halves are the next attempts of a batch of several.
+                # Of several, the halves are the next attempts.
                 attempts=ATTEMPTS if len(keys) == 1 else 1,
                 timeout=None,
                 wait_initial=0.05,
@@ -270,7 +270,7 @@ class RowDeletion:
             return
         if len(result.roots) == 1 and rows <= self.limits.max_rows:
             raise _Stop("max_rows")
-        raise RowError("budget", f"more than max_rows = {self.limits.max_rows:,} rows go with it")
+        raise RowError("budget", f"deleting it would take more than max_rows = {self.limits.max_rows:,} rows")
 
     def _leave(self, key: Key, error: RowError) -> None:
         """Count a root that stays.
@@ -288,12 +288,12 @@ class RowDeletion:
             return
         tally.skipped[error.skip_reason] += 1
         if error.skip_reason == "budget" and tally.skipped["budget"] <= MAX_FAILED:
-            tally.warnings.append(f"{name} was left: {error.reason}")
+            tally.warnings.append(f"{name} was skipped: {error.reason}")
         if error.skip_reason == "locked":
             self._locked_in_a_row += 1
             if self._locked_in_a_row >= MAX_LOCKED_IN_A_ROW:
-                raise HousekeepingError(f"gave up after {MAX_LOCKED_IN_A_ROW} rows in a row: {error.reason}")
-        logger.debug("%s: %s left: %s", self.run.task, name, error.reason)
+                raise HousekeepingError(f"gave up after {MAX_LOCKED_IN_A_ROW} consecutive locked rows: {error.reason}")
+        logger.debug("%s: %s skipped: %s", self.run.task, name, error.reason)
 
     def _record(self, result: BatchResult, dealt_with: int) -> None:
         tally, root = self._tally, self.plan.root

@@ -1,4 +1,7 @@
-"""A store and what refers to its names, as deletion sees them."""
+"""What deletion needs of a store: its name, its storage, its trash, and which names something refers to.
+
+The references are a protocol: deletion asks right before it removes a name, without knowing who refers to it.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ class Uses(Protocol):
         """Those of the names that something refers to now.
 
         Raises:
-            HousekeepingError, sqlalchemy.exc.DBAPIError: it cannot be known; nothing may go.
+            HousekeepingError, sqlalchemy.exc.DBAPIError: the references are unknown; nothing may be removed.
         """
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store by the name that the outbox and the trash know it by.
+    """A store, by its name in the outbox and the trash.
 
     Attributes:
-        trash_prefix: where in the store what went stays until it expires; None: it is gone at once.
+        trash_prefix: where in the store removed objects stay until they expire; None removes them permanently.
     """
 
     name: str

@@ -1,8 +1,7 @@
-"""Where deleted rows stay until they expire: one typed mirror table per shape of a table.
+"""The trash: what it holds, and the purge of what has expired.
 
-A mirror has the columns of its table with their very types, so that what comes back is what went, byte for byte, and
-a row costs what it cost before. Each row carries the number of the transaction that deleted it; undo takes these
-transactions back, the last first.
+Each row in a mirror carries the number of the transaction that deleted it, and undo reverses these transactions, the
+last first. So the trash expires by whole transactions.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime, timedelta
 
-
-# Rows that one transaction of the purge removes: well under two seconds' work.
+# Rows that one transaction of the purge removes: well under two seconds of work.
 PURGE_ROWS = 50_000
 
 
 def undo_lock(run_id: str) -> str:
-    """Held in share mode by an undo of the run; the purge takes nothing of a run whose lock it does not get."""
+    """Held in share mode by an undo of the run; the purge skips a run whose lock it does not get."""
     return f"undo {run_id}"
 
 
@@ -52,7 +50,7 @@ class TrashedRun:
 
 
 def list_trash(connection: sa.Connection, retention: timedelta) -> list[TrashedRun]:
-    """Every run that the trash still has something of, the latest first."""
+    """Every run that has rows or files in the trash, the latest first."""
     statement = sa.text(
         "SELECT run_id, task, max(deleted_at) AS deleted_at, sum(rows)::bigint AS rows, sum(files)::bigint AS files,"
         " sum(bytes)::bigint AS bytes FROM ("
@@ -85,10 +83,10 @@ def purge(
     run_id: str | None = None,
     may_go_on: Iterator[bool] | None = None,
 ) -> dict[str, int]:
-    """Remove for good what was deleted before a moment, or the whole of one run; commits as it goes.
+    """Permanently delete what was deleted before a moment, or the whole of one run; commits as it goes.
 
     Returns:
-        rows removed by source table.
+        deleted rows by source table.
     """
     due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
     removed: dict[str, int] = {}
@@ -100,7 +98,7 @@ def purge(
         statement = statement.where(due, trash_batches.c.run_id.not_in(sorted(being_undone)))
         statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
         found = connection.execute(statement).all()
-        # An undo keeps what it has not come to yet.
+        # A run that is being undone keeps what is left of it.
         kept = {name for name in {row.run_id for row in found} if not connection.scalar(try_lock(undo_lock(name)))}
         being_undone |= kept
         batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in found if row.run_id not in kept])
@@ -115,7 +113,7 @@ def purge(
         for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
             mirror = mirrors[mirror_id]
             batch = mirror.selectable.c[BATCH_COLUMN]
-            # The index is looked into once, for the range, and not for each number of the list.
+            # The index is searched once, for the range, and not for each number of the list.
             which = sa.and_(batch.between(ids[0], ids[-1]), is_one_of(batch + 0, ids))
             gone = connection.execute(sa.delete(mirror.selectable).where(which))
             removed[mirror.source_table] = removed.get(mirror.source_table, 0) + gone.rowcount

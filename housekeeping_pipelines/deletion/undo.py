@@ -1,8 +1,8 @@
-"""Bringing one run's deletions back: its transactions are taken back one by one, the last first.
+"""Undo of one run: its transactions are reversed one by one, the last first.
 
-At the moment a row was deleted, whatever it referred to was there or went in the same transaction, so in this order
-each row finds its parents. What exists now is never overwritten. What cannot come back exactly as it was stays in
-the trash and is named with the reason.
+When a row was deleted, the rows that it refers to existed or were deleted in the same transaction, so in this order
+each row finds its parents. Existing rows are never overwritten. A row that cannot be restored exactly as it was stays
+in the trash, and the result names it with the reason.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A list of conflicts is read by a person; the rest is counted.
+# People read the list of conflicts; the rest is only counted.
 MAX_CONFLICTS = 50
 
 
 @dataclass
 class UndoResult:
-    """Rows that came back by table, and what did not."""
+    """Restored rows by table, files by store, and what could not be restored."""
 
     run_id: str
     restored: dict[str, int] = field(default_factory=dict)
@@ -67,18 +67,18 @@ class UndoResult:
 
 
 class RestoreMismatch(Exception):
-    """Rows would not come back as they were."""
+    """Rows would not be restored as they were."""
 
 
 class SchemaMismatch(Exception):
-    """No row of a table can come back."""
+    """No row of a table can be restored."""
 
 
 def find_run(connection: sa.Connection, prefix: str) -> str:
-    """The one run in the trash whose id starts so.
+    """The one run in the trash whose id starts with `prefix`.
 
     Raises:
-        ConfigurationError: none does, or several do.
+        ConfigurationError: no run or several runs do.
     """
     ids = [table.c.run_id for table in (trash_batches, trashed_files, file_outbox)]
     begins = [sa.select(run_id).where(run_id.startswith(prefix, autoescape=True)) for run_id in ids]
@@ -88,15 +88,15 @@ def find_run(connection: sa.Connection, prefix: str) -> str:
     if prefix in found:
         return prefix
     problem = "several runs in the trash start with" if found else "the trash has nothing of a run"
-    raise ConfigurationError(f"{problem} {prefix!r}", hint="`housekeeping trash list` names the runs")
+    raise ConfigurationError(f"{problem} {prefix!r}", hint="choose one that `housekeeping trash list` shows")
 
 
 def undo_run(
     connection: sa.Connection, run_id: str, *, on_progress: Callable[[int, int], None] | None = None
 ) -> UndoResult:
-    """Bring back what a run deleted, a transaction for each of its transactions.
+    """Restore what a run deleted, one transaction for each of its transactions.
 
-    Running it again goes on where it ended: what came back is no longer in the trash.
+    Running it again continues where it ended: what is restored is no longer in the trash.
     """
     result = UndoResult(run_id)
     statement = sa.select(trash_batches.c.id).where(trash_batches.c.run_id == run_id)
@@ -115,7 +115,7 @@ def undo_run(
 
 
 class _OverridingSelect(sa.Select[Any]):
-    """A SELECT to insert from, by which identity columns take their old values back; SQLAlchemy has no word for it."""
+    """A SELECT to insert from that restores identity columns too; SQLAlchemy has no construct for it."""
 
     inherit_cache = True
 
@@ -139,7 +139,7 @@ def _at(source: sa.TableClause, ctids: list[str]) -> sa.ColumnElement[bool]:
 
 
 class _Batch:
-    """One transaction of the past, to be taken back."""
+    """One transaction of the run, to be reversed."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Batch:
         contents = self.connection.scalar(statement)
         if contents is None:
             return
-        # A deferred key would object only at the end, when nobody knows any more which row it was.
+        # A deferred key would fail only at the commit, without telling which row is the cause.
         self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         prefer_indexes(self.connection)
         order = [(self.mirrors[mirror_id], count) for mirror_id, count in reversed(contents)]
@@ -185,11 +185,11 @@ class _Batch:
             self.connection.execute(sa.delete(trash_batches).where(trash_batches.c.id == self.number))
 
     def _restore_table(self, mirror: Mirror, count: int, later: set[tuple[str, str]]) -> int:
-        """Returns how many of the rows came back."""
+        """Returns how many of the rows are restored."""
         table = self.catalog.find_exactly(mirror.source_schema, mirror.source_table)
         if table is None:
             name = f"{mirror.source_schema}.{mirror.source_table}"
-            self.result.conflict(name, "the table is no longer there", count)
+            self.result.conflict(name, "the table no longer exists", count)
             return 0
         nulled = self._nulled_first(table, later)
         try:
@@ -205,8 +205,8 @@ class _Batch:
             if isinstance(error, sa.exc.DBAPIError) and not database_errors.is_about_a_row(error):
                 self.result.conflict(table.label, reason, count)
                 return 0
-            logger.info("%s: piece by piece, since %s", table.label, reason)
-            restored = self._piece_by_piece(mirror, table, nulled)
+            logger.info("%s: restoring in smaller parts, because %s", table.label, reason)
+            restored = self._restore_in_parts(mirror, table, nulled)
         if nulled:
             self.postponed.append((mirror, table, nulled))
         if restored:
@@ -214,7 +214,7 @@ class _Batch:
         return restored
 
     def _nulled_first(self, table: Table, later: set[tuple[str, str]]) -> list[str]:
-        """Columns that refer to a table which comes back only after this one."""
+        """Columns that refer to a table which is restored only after this one."""
         found: list[str] = []
         for key in self.catalog.foreign_keys:
             if key.child != table.oid or key.parent == table.oid or not key.clears:
@@ -227,7 +227,7 @@ class _Batch:
     def _check_shape(self, mirror: Mirror, table: Table) -> None:
         """
         Raises:
-            SchemaMismatch: a column that has values is gone, or a new one has none to take.
+            SchemaMismatch: a column that has values no longer exists, or a new one has no default.
         """
         live = {column.name for column in table.columns}
         source = mirror.selectable
@@ -236,18 +236,18 @@ class _Batch:
                 continue
             has_value = sa.select(sa.literal(True)).where(self._own(mirror), source.c[name].is_not(None)).limit(1)
             if self.connection.scalar(has_value):
-                raise SchemaMismatch(f"the column {name} is no longer there, and rows in the trash have a value in it")
+                raise SchemaMismatch(f"the column {name} no longer exists, but rows in the trash have a value in it")
         kept = {name for name, _ in mirror.columns}
         for column in table.columns:
             new = column.name not in kept
             if new and column.not_null and not (column.has_default or column.identity or column.generated):
-                raise SchemaMismatch(f"the column {column.name} was added since; it refuses null and has no default")
+                raise SchemaMismatch(f"the column {column.name} was added since; it is NOT NULL and has no default")
 
     def _insert(self, mirror: Mirror, table: Table, nulled: list[str], which: sa.ColumnElement[bool]) -> int:
-        """Insert rows of the mirror and compare what came out with what went in, column by column as text.
+        """Insert rows of the mirror, and compare the result with them, column by column as text.
 
         Raises:
-            RestoreMismatch: something came out otherwise.
+            RestoreMismatch: a row differs.
         """
         source = mirror.selectable
         live = {column.name: column for column in table.columns}
@@ -261,7 +261,7 @@ class _Batch:
             if name in nulled
             else source.c[name]
             if types[name] == live[name].type_oid
-            # Through text, which every type reads as it wrote it: an enum that was made anew has no other way.
+            # Through text, which every type reads as it wrote it: a recreated enum can be cast in no other way.
             else sa.cast(sa.cast(source.c[name], sa.Text), PgType(live[name].bare_type))
             for name in given
         ]
@@ -281,13 +281,13 @@ class _Batch:
         restored, changed = self.connection.execute(counts).one()
         if changed:
             raise RestoreMismatch(
-                f"it would come back changed: the type of a column, a generated column or a trigger of {table.label}"
-                f" is not what it was"
+                f"it would be restored changed: the type of a column, a generated column or a trigger of {table.label}"
+                " is not what it was"
             )
         return int(restored)
 
     def _types(self, mirror: Mirror) -> dict[str, int]:
-        """The types of a mirror's columns by their numbers; their names may be those of other types by now."""
+        """The type oids of a mirror's columns; their names may belong to other types by now."""
         statement = sa.text(
             "SELECT a.attname, a.atttypid::bigint AS atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -296,8 +296,8 @@ class _Batch:
         found = self.connection.execute(statement, {"schema": OUR_SCHEMA, "name": mirror.name})
         return {row.attname: row.atttypid for row in found}
 
-    def _piece_by_piece(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
-        """Insert in halves down to the rows that cannot come back, which are named."""
+    def _restore_in_parts(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
+        """Insert in halves, down to the rows that cannot be restored, which become conflicts."""
         source = mirror.selectable
         names = [sa.cast(source.c[name], sa.Text) for name in mirror.key if name in source.c and name != "ctid"]
         rows = self.connection.execute(sa.select(sa.cast(source.c.ctid, sa.Text), *names).where(self._own(mirror)))
@@ -322,7 +322,7 @@ class _Batch:
     def _insert_halves(
         self, mirror: Mirror, table: Table, nulled: list[str], ctids: list[str]
     ) -> tuple[list[str], dict[str, str]]:
-        """Returns which rows came back, and why the others did not."""
+        """Returns which rows are restored, and why the others are not."""
         restored: list[str] = []
         reasons: dict[str, str] = {}
 
@@ -343,7 +343,7 @@ class _Batch:
         return restored, reasons
 
     def _set_postponed(self, mirror: Mirror, table: Table, columns: list[str]) -> None:
-        """Point rows at rows that came back after them; what cannot be set becomes a reference to set again later."""
+        """Set references to rows that are restored later; one that cannot be set is recorded as a cleared reference."""
         source, live = mirror.selectable, table.selectable
         same = sa.and_(*(source.c[name] == live.c[name] for name in mirror.key))
         mine = sa.and_(self._own(mirror), self.restored[mirror.id])
@@ -352,7 +352,7 @@ class _Batch:
             with self.connection.begin_nested():
                 self.connection.execute(statement)
         except sa.exc.DBAPIError as error:
-            logger.info("%s: one by one, since %s", table.label, _reason(error))
+            logger.info("%s: recording references one by one, because %s", table.label, _reason(error))
         else:
             return
         as_text = [sa.cast(source.c[name], sa.Text) for name in columns]
@@ -370,28 +370,28 @@ class _Batch:
         self.connection.execute(sa.insert(trash_references).from_select(names, kept))
 
     def _restore_references(self) -> int:
-        """Set what was cleared, where it is still as the clearing left it; returns how many stay."""
+        """Set cleared references again where the row has not changed since; returns how many are left."""
         statement = sa.select(trash_references).where(trash_references.c.batch_id == self.number)
         stays = 0
         for row in self.connection.execute(statement).all():
             table = self.catalog.find_exactly(row.source_schema, row.source_table)
-            reason = self._set_reference(table, row) if table else "its table is no longer there"
+            reason = self._set_reference(table, row) if table else "its table no longer exists"
             if reason is None:
                 self.connection.execute(sa.delete(trash_references).where(trash_references.c.id == row.id))
                 continue
             stays += 1
             name = item_name(table, tuple(row.key)) if table else row.source_table
-            self.result.conflict(name, f"{', '.join(row.columns)} was not set again: {reason}")
+            self.result.conflict(name, f"{', '.join(row.columns)} was not restored: {reason}")
         return stays
 
     def _set_reference(self, table: Table, row: Any) -> str | None:
-        """Returns why it could not be done."""
+        """Returns why it could not be set; None if it was."""
         live = table.selectable
         try:
             types = [PgType(table.type_of(name)) for name in row.columns]
             same_row = matches(table, row.key_columns, [tuple(row.key)])
         except KeyError as error:
-            return f"the column {error.args[0]} is no longer there"
+            return f"the column {error.args[0]} no longer exists"
         values = {name: sa.cast(was, kind) for name, was, kind in zip(row.columns, row.was, types, strict=True)}
         as_left = [
             live.c[name].is_not_distinct_from(sa.cast(became, kind))
@@ -402,7 +402,7 @@ class _Batch:
                 set_again = self.connection.execute(sa.update(live).values(values).where(same_row, *as_left)).rowcount
         except sa.exc.DBAPIError as error:
             return _reason(error)
-        return None if set_again else "the row has changed since, or is no longer there"
+        return None if set_again else "the row has changed since, or no longer exists"
 
     def _own(self, mirror: Mirror) -> sa.ColumnElement[bool]:
         return mirror.selectable.c[BATCH_COLUMN] == self.number

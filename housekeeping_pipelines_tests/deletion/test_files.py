@@ -318,7 +318,7 @@ def test_an_undo_overwrites_nothing_and_names_what_stays(world: World) -> None:
     result = world.undo()
     assert result.restored == {"uploads": 1}
     assert {conflict.item: conflict.reason for conflict in result.conflicts} == {
-        "uploads/one.txt": "there is another one of this name now",
+        "uploads/one.txt": "another file has this name now",
         "uploads/lost.txt": "it is no longer in the trash",
     }
     assert (world.root / "one.txt").read_text() == "new"

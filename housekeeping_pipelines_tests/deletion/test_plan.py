@@ -263,7 +263,7 @@ def test_a_last_message_that_cannot_be_set_again_stays_in_the_trash(engine: sa.E
     conflicts = {conflict.item: conflict.reason for conflict in result.conflicts}
     assert set(conflicts) == {"messages/41", "conversations/9"}
     assert "already exists" in conflicts["messages/41"]
-    assert conflicts["conversations/9"].endswith("the row has changed since, or is no longer there")
+    assert conflicts["conversations/9"].endswith("the row has changed since, or no longer exists")
     # Conversation 2 refers to a row that has the number of its last message and is another's: it exists, so it is set.
     assert rows(engine, "SELECT id, last_message_id FROM conversations WHERE id IN (2, 3, 9) ORDER BY 1") == [
         (2, 41),
@@ -382,7 +382,7 @@ def test_a_circle_of_keys_is_refused(engine: sa.Engine) -> None:
         assert (report.status, report.error_type) == ("refused", "Refused")
         assert report.message is not None
         assert "\n" not in report.message
-        assert "form a circle, so no row of a can go before another" in report.message
+        assert "form a cycle, so no row of a can be deleted before another" in report.message
         assert all(f"{name} -> " in report.message for name in "abc")
     assert contents(engine, with_ours=True) == before
 
@@ -469,10 +469,10 @@ def test_keys_that_only_the_application_knows_are_followed_with_a_warning(engine
     before = contents(engine)
     report = delete(engine, old_rows("parents", undeclared=undeclared))
     assert (report.status, report.deleted) == ("succeeded", {"parents": 1, "children": 2})
-    late = "a row that is written while its parent goes stays behind as an orphan"
+    late = "a row that is written while its parent is deleted remains as an orphan"
     assert report.warnings == (
         f"children.parent is not declared as a key to parents: {late}",
-        "children (parent) has no index: each row of parents that goes costs a scan of it",
+        "children (parent) has no index: each row of parents that is deleted costs a scan of it",
     )
     assert came_back(undo(engine)) == report.deleted
     assert contents(engine) == before
@@ -498,7 +498,7 @@ def test_a_key_without_an_index_is_warned_about(engine: sa.Engine, index: str) -
         "CREATE TABLE child (a int, b int, c int, FOREIGN KEY (a, b) REFERENCES parent)",
         index,
     )
-    warning = "child (a, b) has no index: each row of parent that goes costs a scan of it"
+    warning = "child (a, b) has no index: each row of parent that is deleted costs a scan of it"
     assert delete(engine, "parent").warnings == (() if INDEXES[index] else (warning,))
 
 

@@ -100,7 +100,7 @@ def test_a_row_that_a_trigger_silently_keeps_is_not_counted_as_gone(engine: sa.E
     count = 1 if table == "parents" else 2
     assert report.status == "partial"
     assert [(item.item, item.reason) for item in report.failed] == [
-        ("parents/13", f"{count} rows of {table} stayed when they were deleted, as by a trigger")
+        ("parents/13", f"{count} rows of {table} were not deleted; a trigger may keep them")
     ]
     assert report.deleted == {"parents": 19, "children": 38}
     assert column(engine, "SELECT id FROM children WHERE parent = 13 ORDER BY 1") == [12, 32]
@@ -120,7 +120,7 @@ def test_rows_without_a_key_that_a_trigger_moves_are_left(engine: sa.Engine) -> 
     before = contents(engine)
     report = delete(engine, "boxes")
     assert (report.status, report.deleted, report.failed_count) == ("partial", {"boxes": 1}, 1)
-    assert report.failed[0].reason == "1 rows of boxes stayed when they were deleted, as by a trigger"
+    assert report.failed[0].reason == "1 rows of boxes were not deleted; a trigger may keep them"
     came_back(undo(engine))
     assert contents(engine) == before
 
@@ -252,7 +252,7 @@ def test_a_table_that_is_locked_as_a_whole_ends_the_run(engine: sa.Engine) -> No
         runner = task_runner(engine, observer=Watcher(block))
         report = delete(engine, "parents", runner=runner, batch_size=2)
     assert (report.status, report.deleted) == ("failed", {"parents": 2, "children": 4})
-    assert report.message == "gave up after 5 rows in a row: canceling statement due to lock timeout"
+    assert report.message == "gave up after 5 consecutive locked rows: canceling statement due to lock timeout"
     assert report.skipped["locked"] == 5
     assert not is_locked(engine)
 

@@ -239,19 +239,19 @@ MISFITS: dict[str, tuple[str, list[str] | None, str]] = {
     "NOT NULL without a default": (
         "ALTER TABLE things ADD more int NOT NULL",
         None,
-        "the column more was added since; it refuses null and has no default",
+        "the column more was added since; it is NOT NULL and has no default",
     ),
     "a column with values was dropped": (
         "ALTER TABLE things DROP t",
         None,
-        "the column t is no longer there, and rows in the trash have a value in it",
+        "the column t no longer exists, but rows in the trash have a value in it",
     ),
-    "the table was dropped": ("DROP TABLE things", None, "the table is no longer there"),
+    "the table was dropped": ("DROP TABLE things", None, "the table no longer exists"),
     "it would be rounded": ("ALTER TABLE things ALTER n TYPE int", ["things/x,2"], "invalid input syntax"),
     "it would be rounded to a scale": (
         "ALTER TABLE things ALTER n TYPE numeric(5,0)",
         ["things/x,2"],
-        "it would come back changed",
+        "it would be restored changed",
     ),
     "it is too long": (
         "ALTER TABLE things ALTER t TYPE varchar(6)",

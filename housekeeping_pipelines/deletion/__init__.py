@@ -1,1 +1,1 @@
-"""The one way anything is ever deleted: policy, guards, holds, batches, trash, undo, report."""
+"""The only code that deletes: policy, guards, holds, batches, trash, undo."""

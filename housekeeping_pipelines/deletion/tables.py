@@ -1,4 +1,4 @@
-"""Our own tables, all in the schema `housekeeping` of the platform's database."""
+"""The tables of deletion in our schema: the trash, holds, the pause, the outbox and the trash of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from housekeeping_pipelines.postgres.schema import TIMESTAMPTZ, identity_column, metadata
 
-# One mirror table a shape of a table: the columns as they were when the mirror was made.
+# One row a mirror, which has one shape of a table: the columns as they were when the mirror was created.
 trash_tables = sa.Table(
     "trash_tables",
     metadata,
@@ -30,7 +30,7 @@ trash_batches = sa.Table(
     sa.Column("contents", JSONB, nullable=False),
 )
 
-# References that were cleared because the row they pointed at went.
+# References that were cleared because the row that they referred to was deleted.
 trash_references = sa.Table(
     "trash_references",
     metadata,
@@ -59,7 +59,7 @@ holds = sa.Table(
     sa.Column("created_at", TIMESTAMPTZ, nullable=False),
 )
 
-# At most one row: whether everything is paused.
+# At most one row, while deleting runs are paused.
 pauses = sa.Table(
     "pauses",
     metadata,
@@ -68,9 +68,8 @@ pauses = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
 )
 
-
-# What is to leave a store: written with the deletion of the rows that owned it, removed when storage confirmed it.
-# `modified` is what the object was when it was chosen; null: whatever it is now.
+# Objects to remove from a store: written with the deletion of the rows that own them, deleted when storage has
+# confirmed the removal. `modified` is that of the object when it was chosen; null: remove it whatever it is now.
 file_outbox = sa.Table(
     "file_outbox",
     metadata,
@@ -87,7 +86,7 @@ file_outbox = sa.Table(
     sa.Column("last_error", sa.Text),
 )
 
-# Files and objects that can come back: `trash_name` is where the store has it now.
+# Files and objects that can be restored: `trash_name` is where they are in the store now.
 trashed_files = sa.Table(
     "trashed_files",
     metadata,
@@ -101,7 +100,7 @@ trashed_files = sa.Table(
     sa.Column("deleted_at", TIMESTAMPTZ, nullable=False, index=True),
 )
 
-# Objects that stay although the row that named them went: their being unnamed makes them no orphans.
+# Objects that stay although the rows that named them were deleted: they are not orphans.
 kept_files = sa.Table(
     "kept_files",
     metadata,

@@ -37,5 +37,4 @@ def check_policy(task: str, make_policy: Callable[[], RowPolicy], surroundings: 
     except sa.exc.DBAPIError as error:
         return Check(f"task {task}", "failed", f"disabled: {database_errors.describe(error)}")
     warnings = plan.warnings()
-    status = "warning" if warnings else "ok"
-    return Check(f"task {task}", status, f"takes {plan.describe()}", "; ".join(warnings) or None)
+    return Check(f"task {task}", "warning" if warnings else "ok", f"takes {plan.describe()}", "; ".join(warnings) or None)

@@ -37,4 +37,6 @@ def check_policy(task: str, make_policy: Callable[[], RowPolicy], surroundings: 
     except sa.exc.DBAPIError as error:
         return Check(f"task {task}", "failed", f"disabled: {database_errors.describe(error)}")
     warnings = plan.warnings()
-    return Check(f"task {task}", "warning" if warnings else "ok", f"takes {plan.describe()}", "; ".join(warnings) or None)
+    return Check(
+        f"task {task}", "warning" if warnings else "ok", f"takes {plan.describe()}", "; ".join(warnings) or None
+    )

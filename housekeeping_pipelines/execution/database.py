@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,13 @@ from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.engine import make_engine, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from housekeeping_pipelines.execution.progress import Observer
     from housekeeping_pipelines.settings import Settings
+
+# A sensor's tick has to end long before the next one.
+PROBE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,26 @@ class Database:
         """Close the connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()
+
+
+@contextmanager
+def probe(settings: Settings, *, statement_timeout_seconds: float = PROBE_SECONDS) -> Iterator[sa.Connection]:
+    """A connection that cannot write, with a statement timeout; our schema is neither made nor upgraded.
+
+    Raises:
+        HousekeepingError: the database cannot be reached, or a statement fails or takes longer.
+    """
+    # The drivers are first needed here: importing the definitions is to stay quick.
+    from housekeeping_pipelines.postgres.addresses import platform_url
+
+    engine = make_engine(platform_url(settings))
+    try:
+        with opened(engine), engine.connect() as connection:
+            milliseconds = round(statement_timeout_seconds * 1000)
+            connection.exec_driver_sql(
+                f"SET statement_timeout = {milliseconds}; SET default_transaction_read_only = on"
+            )
+            connection.commit()
+            yield connection
+    finally:
+        engine.dispose()

@@ -83,7 +83,7 @@ def drain_file_outbox(
 def _count_due(settings: Settings) -> int:
     from housekeeping_pipelines.maintenance import outbox
 
-    return outbox.look(settings)
+    return outbox.probe_due(settings)
 
 
 def _describe_due(files: int) -> str:

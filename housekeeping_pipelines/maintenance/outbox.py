@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
+from housekeeping_pipelines.execution.database import probe
 from housekeeping_pipelines.execution.report import PARTIAL, SKIP_REASONS, SUCCEEDED, FailedItem
-
-# A sensor's look: enough to know that there is work.
-LOOK_AT, LOOK_SECONDS = 10_000, 5
+from housekeeping_pipelines.migrations import HEAD, current_revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.settings import Settings
+
+# Enough for a sensor to know that there is work.
+PROBE_LIMIT = 10_000
 
 
 def drain_outbox(
@@ -61,23 +63,13 @@ def drain_outbox(
     )
 
 
-def look(settings: Settings) -> int:
-    """How many entries are due, at most LOOK_AT, in a database that is only read and may not keep us waiting.
+def probe_due(settings: Settings) -> int:
+    """How many entries are due, at most PROBE_LIMIT; read-only, with a statement timeout.
 
     Raises:
-        HousekeepingError: it does not answer, or has none of our schema yet.
+        HousekeepingError: the database does not answer in time.
     """
-    # The drivers are first needed here: importing the definitions is to stay quick.
-    from housekeeping_pipelines.migrations import HEAD, current_revision
-    from housekeeping_pipelines.postgres.addresses import platform_url
-    from housekeeping_pipelines.postgres.engine import make_engine, opened
-
-    engine = make_engine(platform_url(settings))
-    try:
-        with opened(engine), engine.connect() as connection:
-            connection.exec_driver_sql(f"SET statement_timeout = {LOOK_SECONDS * 1000}")
-            if current_revision(connection) != HEAD:
-                return 0
-            return count_due(connection, utc_now(), limit=LOOK_AT)
-    finally:
-        engine.dispose()
+    with probe(settings) as connection:
+        if current_revision(connection) != HEAD:
+            return 0
+        return count_due(connection, utc_now(), limit=PROBE_LIMIT)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.database import probe
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.queue import Change, Queue, as_dict
@@ -27,32 +29,21 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.queue import Entry
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
-# A sensor's look: enough to know that there is work.
-LOOK_AT, LOOK_SECONDS = 10_000, 5
+# Enough for a sensor to know that there is work.
+PROBE_LIMIT = 10_000
 
 Decision = Literal["accept", "reject", "retry"]
 
 
-def look(settings: Settings) -> int:
-    """How many documents are due, at most LOOK_AT, in a database that is only read and may not keep us waiting.
+def probe_due(settings: Settings) -> int:
+    """How many documents are due, at most PROBE_LIMIT; read-only, with a statement timeout.
 
     Raises:
-        HousekeepingError: it does not answer, or the platform has no such tables.
+        HousekeepingError: the database does not answer in time, or the platform has no such tables.
     """
-    # The drivers are first needed here: importing the definitions is to stay quick.
-    from housekeeping_pipelines.application.config import load_config
-    from housekeeping_pipelines.postgres.addresses import platform_url
-    from housekeeping_pipelines.postgres.engine import make_engine, opened
-
     config = load_config(settings.housekeeping_config)
-    engine = make_engine(platform_url(settings))
-    try:
-        with opened(engine), engine.connect() as connection:
-            connection.exec_driver_sql(f"SET statement_timeout = {LOOK_SECONDS * 1000}")
-            queue = Queue(Platform(Catalog(connection), config))
-            return queue.count_due(connection, utc_now(), limit=LOOK_AT)
-    finally:
-        engine.dispose()
+    with probe(settings) as connection:
+        return Queue(Platform(Catalog(connection), config)).count_due(connection, utc_now(), limit=PROBE_LIMIT)
 
 
 @dataclass(frozen=True)

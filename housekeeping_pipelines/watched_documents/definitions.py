@@ -84,9 +84,9 @@ class SourcesResource(dg.ConfigurableResource[Sources]):
 
 
 def _count_due(settings: Settings) -> int:
-    from housekeeping_pipelines.watched_documents.administration import look
+    from housekeeping_pipelines.watched_documents.administration import probe_due
 
-    return look(settings)
+    return probe_due(settings)
 
 
 def _describe_due(documents: int) -> str:

@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.batch_errors import NeedsRecheck, Paused, RowError
 from housekeeping_pipelines.deletion.cleared_references import find_references_to_clear, record_cleared_references
 from housekeeping_pipelines.deletion.file_outbox import count_files_of_rows, queue_files_of_rows
+from housekeeping_pipelines.deletion.guards import is_paused
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.locked_rows import LockedRow, LockedRows, lock_roots
 from housekeeping_pipelines.deletion.mirrors import Mirror, copy_to_mirror, move_to_mirror
-from housekeeping_pipelines.deletion.tables import pauses, trash_batches
+from housekeeping_pipelines.deletion.tables import trash_batches
 from housekeeping_pipelines.postgres.keys import Key, KeyedColumns, matches
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 
@@ -157,7 +158,7 @@ class Batch:
             # Before the lock timeout is set: waiting for concurrent hold writers is not a row's error.
             connection.execute(lock_for_transaction(HOLDS_LOCK, shared=True))
         _set_locally(connection, lock_timeout=f"{LOCK_TIMEOUT_MS}ms")
-        if connection.scalar(sa.select(sa.literal(True)).select_from(pauses)):
+        if is_paused(connection):
             raise Paused
         return ActiveHolds.read(connection, self._context.run.clock())
 

@@ -168,7 +168,7 @@ class RowDeletion:
         self._tally.skipped["young"] = found.eligible - found.candidates - found.held
         if found.scanned:
             guards.check_references(connection, policy.references, self.limits)
-        guards.check_fraction(table, found.candidates, found.scanned, self.limits)
+        guards.check_fraction(f"rows of {table.label}", found.candidates, found.scanned, self.limits)
         mirrors: dict[int, Mirror] = {}
         if self.run.trashed and not self.run.dry_run and found.candidates:
             mirrors = {member.oid: ensure_mirror(connection, member) for member in self.plan.tables}

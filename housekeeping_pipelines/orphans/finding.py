@@ -22,11 +22,11 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.limits import Limits
-from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.orphans import listing
 from housekeeping_pipelines.resources.object_storage import StoredObject
-from housekeeping_pipelines.stores.references import ReferenceSource, check_sources, reference_keys, referred_to
+from housekeeping_pipelines.stores.references import ReferenceSource, reference_keys, referred_to
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -192,18 +192,15 @@ def find_orphans(
     kind = listing.Kind(prefix, pattern, recursive)
     listing.create(connection, [_listing, _unmatched, _orphans])
     listed = listing.load_listing(connection, storage, prefix, _listing, kind, on_scanned)
-    if isinstance(storage, listing.NamesInChunks) and storage.inner_links:
-        raise Refused(
-            f"{storage.label} has links within itself, such as {storage.inner_links[0]}: a row may name a file by one",
-            hint="replace them by what they lead to",
-        )
+    if isinstance(storage, listing.NamesInChunks):
+        guards.check_no_inner_links(storage.label, storage.inner_links)
     findings = Findings()
     if listed.scanned:
         later = storage.examine if isinstance(storage, listing.NamesInChunks) else None
         examine = partial(_examined, later, now - older_than)
         with closing(_Sieve(connection, examine)) as sieve:
             with _snapshot(connection):
-                check_sources(connection, sources, storage.label, limits)
+                guards.check_sources(connection, sources, keys, storage.label, limits)
                 sieve.take_in(_match(keys, kind))
             with connection.begin():
                 _listing.drop(connection, checkfirst=False)
@@ -222,7 +219,7 @@ def find_orphans(
             missing=missing,
             warnings=_warnings(listed),
         )
-        check_fraction(storage.label, findings.orphaned, listed.recognised, limits)
+        guards.check_fraction(f"entries of {storage.label}", findings.orphaned, listed.recognised, limits)
     return Orphans(connection, tuple(sources), storage.label, limits, findings)
 
 
@@ -243,21 +240,8 @@ def still_orphans(
     Raises:
         Refused: a source was emptied meanwhile.
     """
-    check_sources(connection, sources, store, limits)
+    guards.check_sources(connection, sources, reference_keys(sources), store, limits)
     return set(names) - referred_to(connection, sources, names)
-
-
-def check_fraction(store: str, candidates: int, total: int, limits: Limits) -> None:
-    """
-    Raises:
-        Refused: the run would take more of the store than `max_fraction`.
-    """
-    if limits.allow_large_deletion or candidates < limits.guard_minimum or candidates <= limits.max_fraction * total:
-        return
-    raise Refused(
-        f"{candidates:,} of {total:,} entries of {store} are candidates, more than {limits.max_fraction:.0%}",
-        hint="with allow_large_deletion: true it would run; try that with --dry-run first",
-    )
 
 
 def _end_transaction(connection: sa.Connection) -> None:

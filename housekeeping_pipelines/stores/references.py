@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, aggregate_order_by, array
 
-from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.stores import slugs
 
 if TYPE_CHECKING:
-    from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.postgres.catalog import Table
 
 Value: TypeAlias = sa.ColumnElement[str]
@@ -93,27 +91,6 @@ def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]
     if not sources:
         raise ValueError("no reference source")
     return sa.union_all(*(_keys(source) for source in sources))
-
-
-def check_sources(connection: sa.Connection, sources: Sequence[ReferenceSource], store: str, limits: Limits) -> None:
-    """A table that was emptied, or paths that lead elsewhere, look exactly like files that nobody needs.
-
-    Args:
-        store: the label of a store that is not empty.
-
-    Raises:
-        Refused: a source's table is empty, or no value of any source names a file.
-    """
-    if limits.allow_empty_reference:
-        return
-    hint = "set allow_empty_reference: true if it is really meant to be so"
-    for table in {source.table.oid: source.table for source in sources}.values():
-        if connection.scalar(sa.select(sa.literal(True)).select_from(table.selectable).limit(1)) is None:
-            raise Refused(f"{table.label} is empty, so everything in {store} would be an orphan", hint=hint)
-    keys = reference_keys(sources).subquery()
-    if connection.scalar(sa.select(sa.literal(True)).where(keys.c.key.is_not(None)).limit(1)) is None:
-        labels = ", ".join(source.label for source in sources)
-        raise Refused(f"nothing in {labels} names anything in {store}, so all of it would be an orphan", hint=hint)
 
 
 def referred_to(connection: sa.Connection, sources: Sequence[ReferenceSource], names: Sequence[str]) -> set[str]:

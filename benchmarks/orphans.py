@@ -123,6 +123,8 @@ def find_by_python(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
 def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.orphans.finding import find_orphans
+    from housekeeping_pipelines.orphans.listing import Kind
+    from housekeeping_pipelines.orphans.search import Scan
     from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
@@ -134,15 +136,15 @@ def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
             if table is None:
                 raise SystemExit("no table detections")
             columns = ("file_path", "thumbnail_path")
-            found = find_orphans(
-                connection,
-                LocalFolder(folder),
-                [ReferenceSource(table, column, transform=join_to_root(folder)) for column in columns],
-                older_than=MIN_AGE,
-                now=datetime.now(UTC),
+            sources = [ReferenceSource(table, column, transform=join_to_root(folder)) for column in columns]
+            scan = Scan(
+                storage=LocalFolder(folder),
+                sources=sources,
+                floor=datetime.now(UTC) - MIN_AGE,
                 limits=Limits(),
-                pattern=PATTERN,
+                kind=Kind(extensions=PATTERN),
             )
+            found = find_orphans(connection, scan)
             return sum(len(batch) for batch in found.candidates(5000))
 
     return work

@@ -25,7 +25,7 @@ def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
         try:
             sources = uses.sources(surroundings.connection)
             # A session keeps what is in its folder, and has to be found for that.
-            uses.of_sessions(surroundings.connection, [])
+            uses.referenced_by_sessions(surroundings.connection, [])
         except HousekeepingError as error:
             yield Check.disabled(task, error)
         else:

@@ -1,32 +1,25 @@
-"""Taking away what nothing refers to: the guards, the budgets, batch after batch, and a report of both directions."""
+"""Files that nothing refers to are removed, within the budgets, and both directions are reported."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
-from housekeeping_pipelines.execution.report import (
-    MAX_FAILED,
-    MAX_SAMPLE,
-    PARTIAL,
-    SKIP_REASONS,
-    SUCCEEDED,
-    Candidate,
-    Ending,
-    FailedItem,
-    Report,
-)
-from housekeeping_pipelines.orphans.finding import Orphans, find_orphans
-from housekeeping_pipelines.orphans.listing import NamesInChunks
+from housekeeping_pipelines.execution.report import Ending
+from housekeeping_pipelines.orphans.finding import find_orphans
+from housekeeping_pipelines.orphans.listing import Kind, NamesInChunks
 from housekeeping_pipelines.orphans.report import OrphanReport
+from housekeeping_pipelines.orphans.search import Kept, Scan
+from housekeeping_pipelines.orphans.tally import OrphanTally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from housekeeping_pipelines.deletion.files import Outcome
     from housekeeping_pipelines.deletion.limits import Limits
@@ -34,6 +27,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.errors import Unavailable
     from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run
+    from housekeeping_pipelines.orphans.candidates import Orphans
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.resources.object_storage import StoredObject
     from housekeeping_pipelines.stores.stores import Stores
@@ -41,194 +35,145 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a person looks at first who asks where the room goes.
+# A person who asks what takes the space looks at these first.
 LARGEST = 20
 
 
-def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> Report:
-    """Find what nothing refers to and take it away, within the budgets.
+def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> OrphanReport:
+    """Find what nothing refers to and remove it, within the budgets.
 
     Raises:
         Refused: a guard.
-        HousekeepingError: the store or the references cannot be read: nothing went.
+        HousekeepingError: the store or the references cannot be read; nothing was removed.
     """
     store, uses = stores[search.store], stores.uses(search.store)
-    return OrphanCleanup(run, store, uses, search, limits, search.prefix(stores.folder(search.store))).execute()
+    kind = Kind(search.prefix(stores.folder(search.store)), search.pattern, search.recursive)
+    guards.check_not_paused(run.connection, by_setting=run.paused_by_setting)
+    now = run.clock()
+    sources = uses.sources(run.connection)
+    run.connection.commit()
+    scan = Scan(
+        storage=store.storage,
+        sources=sources,
+        floor=now - search.older_than,
+        limits=limits,
+        kind=kind,
+        find_kept=lambda names: _kept(run, store, uses, names, now),
+        on_scanned=lambda count: logger.info("%s: %s files listed", run.task, f"{count:,}"),
+    )
+    orphans = find_orphans(run.connection, scan)
+    tally = OrphanTally.of(
+        orphans.findings,
+        store=store.name,
+        permanent=not store.trash_prefix,
+        now=now,
+        why="nothing refers to it",
+    )
+    return OrphanCleanup(run, store, limits, orphans, tally).execute()
+
+
+def _kept(run: Run, store: Store, uses: PlatformUses, names: list[str], now: datetime) -> Kept:
+    """What stays although no column names it."""
+    connection = run.connection
+    with connection.begin_nested() if connection.in_transaction() else connection.begin():
+        holds = ActiveHolds.read(connection, now)
+        in_use = uses.still_referenced(connection, names) | uses.referenced_by_sessions(connection, names)
+    held = holds.names(store.name, names)
+    return Kept(held, in_use - held)
 
 
 @dataclass
 class OrphanCleanup:
-    """One run over one store, limited to the names that begin with `prefix`."""
+    """The removal of what one search found."""
 
     run: Run
     store: Store
-    uses: PlatformUses
-    search: Search
     limits: Limits
-    prefix: str = ""
+    orphans: Orphans
+    tally: OrphanTally
+    _unavailable: Unavailable | None = None
 
-    def execute(self) -> Report:
+    def execute(self) -> OrphanReport:
         """See `clean_store`."""
-        run, search = self.run, self.search
-        connection = run.connection
-        guards.check_not_paused(connection, by_setting=self.run.paused_by_setting)
-        self._now = self.run.clock()
-        self._belongs: set[str] = set()
-        sources = self.uses.sources(connection)
-        connection.commit()
-        orphans = find_orphans(
-            connection,
-            self.store.storage,
-            sources,
-            older_than=search.older_than,
-            now=self._now,
-            limits=self.limits,
-            prefix=self.prefix,
-            pattern=search.pattern,
-            recursive=search.recursive,
-            held=self._kept,
-            on_scanned=self._scanned,
-        )
-        found = orphans.findings
-        fitting = orphans.fitting(max_files=self.limits.max_files, max_bytes=self.limits.max_bytes)
-        self.run.observer.planned(run.task, f"files of {self.store.storage.label}", fitting.files, dry_run=run.dry_run)
-        self._total = _Total(planned=fitting.files)
-        stopped: StoppedReason | None = fitting.stopped_reason
+        run, tally, found = self.run, self.tally, self.orphans.findings
+        cut = self.orphans.cut(max_files=self.limits.max_files, max_bytes=self.limits.max_bytes)
+        tally.plan(cut.files, cut.stopped_reason, dry_run=run.dry_run)
+        run.observer.planned(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
         if run.dry_run:
-            self._name_all(orphans)
+            self._name_all()
         else:
-            stopped = self._take_all(orphans) or stopped
-        total = self._total
-        skipped = dict.fromkeys(SKIP_REASONS, 0) | {
-            "young": found.young,
-            "unrecognised": found.unrecognised,
-            "held": found.held - len(self._belongs) + total.held,
-            "in_use": len(self._belongs) + total.in_use,
-            "budget": found.orphaned - total.dealt_with,
-        }
-        ending = PARTIAL if total.failed_count else SUCCEEDED
-        if total.down is not None:
-            ending = Ending.failed(total.down, note="what is on its way waits in the outbox")
-        gone = {self.store.name: total.gone} if total.gone else {}
-        return run.report(
+            tally.stopped_reason = self._remove_all() or tally.stopped_reason
+        ending = None
+        if self._unavailable is not None:
+            ending = Ending.failed(self._unavailable, note="what is on its way waits in the outbox")
+        return tally.report(
+            run,
             ending,
             kind=OrphanReport,
             table=self.store.name,
-            stopped_reason=stopped,
-            scanned=found.scanned,
-            candidates=found.orphaned,
-            deleted=gone,
-            for_good={} if self.store.trash_prefix else gone,
-            would_delete={self.store.name: fitting.files} if run.dry_run and fitting.files else {},
-            deleted_bytes=total.gone_bytes,
-            skipped=skipped,
-            failed=tuple(FailedItem(name, reason) for name, reason in total.failed.items()),
-            failed_count=total.failed_count,
-            sample=tuple(total.sample),
-            warnings=found.warnings,
-            scanned_files=found.scanned,
-            orphaned_files=found.orphaned,
-            deleted_files=total.gone,
-            would_delete_bytes=fitting.bytes if run.dry_run else 0,
-            failed_deletions=tuple(total.failed),
-            skipped_young=found.young,
-            skipped_size_limit=skipped["budget"],
+            scanned_files=tally.scanned,
+            orphaned_files=tally.candidates,
+            deleted_files=tally.deleted_count,
+            would_delete_bytes=cut.bytes if run.dry_run else 0,
+            failed_deletions=tuple(failed.item for failed in tally.failed),
+            skipped_young=tally.skipped["young"],
+            skipped_size_limit=tally.skipped["budget"],
             missing_count=found.missing_count,
             missing_files=found.missing,
-            largest=tuple(self._candidate(each) for each in orphans.largest(LARGEST)),
+            largest=tuple(tally.candidate(each) for each in self.orphans.largest(LARGEST)),
         )
 
-    def _kept(self, names: list[str]) -> set[str]:
-        """What stays although no column names it."""
-        with (
-            self.run.connection.begin_nested() if self.run.connection.in_transaction() else self.run.connection.begin()
-        ):
-            holds = ActiveHolds.read(self.run.connection, self._now)
-            belongs = self.uses.kept(self.run.connection, names) | self.uses.of_sessions(self.run.connection, names)
-        held = holds.names(self.store.name, names)
-        self._belongs |= belongs - held
-        return held | belongs
-
-    def _scanned(self, count: int) -> None:
-        logger.info("%s: %s files listed", self.run.task, f"{count:,}")
-
-    def _batches(self, orphans: Orphans) -> Iterator[list[StoredObject]]:
+    def _batches(self) -> Iterator[list[StoredObject]]:
         limits = self.limits
         if not isinstance(self.store.storage, NamesInChunks):
             # In the order of the listing, which then tells what they are now in a few requests.
-            yield from orphans.chosen(limits.batch_size, max_files=limits.max_files, max_bytes=limits.max_bytes)
+            yield from self.orphans.chosen(limits.batch_size, max_files=limits.max_files, max_bytes=limits.max_bytes)
             return
-        left = self._total.planned
-        for batch in orphans.candidates(limits.batch_size):
+        left = self.tally.planned
+        for batch in self.orphans.candidates(limits.batch_size):
             yield batch[:left]
             left -= len(batch)
             if left <= 0:
                 return
 
-    def _name_all(self, orphans: Orphans) -> None:
-        for batch in self._batches(orphans):
+    def _name_all(self) -> None:
+        for batch in self._batches():
             for each in batch:
                 self.run.observer.took(f"{self.store.name}/{each.name}")
-            self._note(batch)
+            self._record(batch)
 
-    def _take_all(self, orphans: Orphans) -> StoppedReason | None:
+    def _remove_all(self) -> StoppedReason | None:
         """Returns what ended it early."""
-        for batch in self._batches(orphans):
-            if self.run.is_out_of_time(self.limits.max_seconds):
+        run = self.run
+        for batch in self._batches():
+            if run.is_out_of_time(self.limits.max_seconds):
                 return "max_seconds"
-            if guards.is_paused(self.run.connection):
+            if guards.is_paused(run.connection):
                 return "paused"
-            self.run.connection.rollback()
-            with self.run.connection.begin():
-                entries = queue(
-                    self.run.connection,
-                    self.store,
-                    batch,
-                    run_id=self.run.run_id,
-                    task=self.run.task,
-                    now=self.run.clock(),
-                )
-            outcome = FileRemoval(self.run.connection, self.store, self.run.clock, entries).execute()
-            self._total.add(outcome)
-            self._note(batch)
+            run.connection.rollback()
+            with run.connection.begin():
+                entries = queue(run.connection, self.store, batch, run_id=run.run_id, task=run.task, now=run.clock())
+            outcome = FileRemoval(run.connection, self.store, run.clock, entries).execute()
+            self._count(outcome)
+            self._record(batch)
             if outcome.unavailable is not None:
+                self._unavailable = outcome.unavailable
                 return None
         return None
 
-    def _note(self, batch: list[StoredObject]) -> None:
-        total = self._total
-        before, total.dealt_with = total.dealt_with, total.dealt_with + len(batch)
-        total.sample += [self._candidate(each) for each in batch[: MAX_SAMPLE - len(total.sample)]]
-        self.run.observer.advanced(self.run.task, total.dealt_with, total.planned, total.gone)
-        tenth = 10 * total.dealt_with // max(total.planned, 1)
-        if tenth > 10 * before // max(total.planned, 1):
-            logger.info("%s: %d %% of %s files", self.run.task, 10 * tenth, f"{total.planned:,}")
+    def _count(self, outcome: Outcome) -> None:
+        tally = self.tally
+        tally.delete(len(outcome.gone), sum(outcome.gone.values()))
+        tally.skipped["held"] += len(outcome.held)
+        tally.skipped["in_use"] += len(outcome.in_use)
+        for name, reason in outcome.failed.items():
+            tally.fail(name, reason)
 
-    def _candidate(self, found: StoredObject) -> Candidate:
-        age = None if found.modified is None else (self._now - found.modified).total_seconds()
-        return Candidate(f"{self.store.name}/{found.name}", found.size, age, "nothing refers to it")
-
-
-@dataclass
-class _Total:
-    """What was dealt with so far, of what is planned."""
-
-    planned: int
-    dealt_with: int = 0
-    gone: int = 0
-    gone_bytes: int = 0
-    held: int = 0
-    in_use: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    failed_count: int = 0
-    down: Unavailable | None = None
-    sample: list[Candidate] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        self.gone += len(outcome.gone)
-        self.gone_bytes += sum(outcome.gone.values())
-        self.held += len(outcome.held)
-        self.in_use += len(outcome.in_use)
-        self.failed_count += len(outcome.failed)
-        self.failed |= dict(list(outcome.failed.items())[: MAX_FAILED - len(self.failed)])
-        self.down = outcome.unavailable
+    def _record(self, batch: list[StoredObject]) -> None:
+        run, tally = self.run, self.tally
+        before = tally.dealt_with
+        tally.deal_with(batch)
+        run.observer.advanced(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
+        tenth = 10 * tally.dealt_with // max(tally.planned, 1)
+        if tenth > 10 * before // max(tally.planned, 1):
+            logger.info("%s: %d %% of %s files", run.task, 10 * tenth, f"{tally.planned:,}")

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TIMESTAMP
+
+from housekeeping_pipelines.orphans.cursors import driver_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -73,7 +74,7 @@ class Listed:
     unreadable: int = 0
     shown: list[str] = field(default_factory=list)
 
-    def leave(self, name: str) -> None:
+    def skip(self, name: str) -> None:
         """Count a name that cannot be stored."""
         self.unreadable += 1
         if len(self.shown) < MAX_UNREADABLE_SHOWN:
@@ -113,9 +114,9 @@ class Kind:
         recursive: False leaves what is in folders below the prefix.
     """
 
-    prefix: str
-    extensions: Collection[str] | None
-    recursive: bool
+    prefix: str = ""
+    extensions: Collection[str] | None = None
+    recursive: bool = True
 
     @cached_property
     def _endings(self) -> list[str] | None:
@@ -123,7 +124,7 @@ class Kind:
             return None
         return sorted({extension.lower().removeprefix(".") for extension in self.extensions})
 
-    def holds(self, name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    def matches(self, name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         """Whether a name, in the collation C, is of this kind."""
         conditions: list[sa.ColumnElement[bool]] = []
         if self._endings is not None:
@@ -157,7 +158,6 @@ class Kind:
 def load_listing(
     connection: sa.Connection,
     storage: Listable,
-    prefix: str,
     table: sa.Table,
     kind: Kind,
     on_scanned: Callable[[int], None] = lambda count: None,
@@ -169,10 +169,10 @@ def load_listing(
     """
     listed = Listed()
     if isinstance(storage, NamesInChunks):
-        blocks = (_names_block(chunk, listed) for chunk in storage.name_chunks(prefix, CHUNK))
+        blocks = (_names_block(chunk, listed) for chunk in storage.name_chunks(kind.prefix, CHUNK))
         columns = ["name"]
     else:
-        objects = storage.list(prefix)
+        objects = storage.list(kind.prefix)
         # A page of a bucket is slow to come: it is not waited for until the chunk is full of them.
         blocks = (objects_block(chunk, listed) for chunk in iter(lambda: list(itertools.islice(objects, CHUNK)), []))
         columns = OBJECT_COLUMNS
@@ -203,17 +203,6 @@ def copying(connection: sa.Connection, table: sa.Table, columns: Iterable[str]) 
         yield copy.write
 
 
-@contextmanager
-def driver_errors(connection: sa.Connection, statement: str) -> Iterator[psycopg.Connection[Any]]:
-    """The driver's connection; what it raises is what SQLAlchemy would raise."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)  # noqa: S101
-    try:
-        yield driver
-    except psycopg.Error as error:
-        raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=driver.closed) from error
-
-
 def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None) -> bytes:
     """Files as lines of COPY for `OBJECT_COLUMNS`.
 
@@ -224,7 +213,7 @@ def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None)
         if listed is not None:
             listed.scanned += 1
             if not _is_text(found.name):
-                listed.leave(found.name)
+                listed.skip(found.name)
                 continue
         size = "\\N" if found.size is None else found.size
         modified = "\\N" if found.modified is None else found.modified.isoformat()
@@ -254,5 +243,5 @@ def _names_block(names: list[str], listed: Listed) -> bytes:
         try:
             lines.append(f"{name.translate(_ESCAPES)}\n".encode())
         except UnicodeEncodeError:
-            listed.leave(name)
+            listed.skip(name)
     return b"".join(lines)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from datetime import timedelta
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime, timedelta
+
+    from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.orphans.listing import Kind, Listable
+    from housekeeping_pipelines.stores.references import ReferenceSource
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,35 @@ class Search:
             raise ConfigurationError(f"base_path {self.base_path!r} is no folder in {root}", hint="name one that is")
         name = inside.relative_to(root).as_posix()
         return "" if name == "." else f"{name}/"
+
+
+class Kept(NamedTuple):
+    """Those of some names that stay although no reference source names them; none is in both."""
+
+    held: set[str]
+    in_use: set[str]
+
+
+FindKept: TypeAlias = "Callable[[list[str]], Kept]"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One search with everything that it works with.
+
+    Attributes:
+        storage: what is listed.
+        sources: every column that may refer to what is in it; at least one.
+        floor: files that were modified at this time or later are young.
+        kind: which names are listed, and which of them may go.
+        find_kept: what else keeps names.
+        on_scanned: is told how many files are listed so far, every so often.
+    """
+
+    storage: Listable
+    sources: Sequence[ReferenceSource]
+    floor: datetime
+    limits: Limits
+    kind: Kind
+    find_kept: FindKept | None = None
+    on_scanned: Callable[[int], None] = lambda count: None

@@ -8,7 +8,7 @@ is the document's id; of a row that is gone, and in no trash, no other key says 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -19,9 +19,13 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import MAX_SAMPLE, SKIP_REASONS, SUCCEEDED, Candidate, Ending, Report
-from housekeeping_pipelines.orphans.finding import MAX_MISSING_SAMPLE, find_orphans
+from housekeeping_pipelines.execution.report import Ending
+from housekeeping_pipelines.orphans.finding import find_orphans
+from housekeeping_pipelines.orphans.listing import Kind
 from housekeeping_pipelines.orphans.report import VectorReport
+from housekeeping_pipelines.orphans.search import Kept, Scan
+from housekeeping_pipelines.orphans.tally import OrphanTally
+from housekeeping_pipelines.orphans.unmatched import MAX_MISSING_SAMPLE
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.resources.object_storage import StoredObject
@@ -29,21 +33,21 @@ from housekeeping_pipelines.stores.references import ReferenceSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.application.platform import MappedTable
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run
-    from housekeeping_pipelines.orphans.finding import Orphans
+    from housekeeping_pipelines.orphans.candidates import Orphans
     from housekeeping_pipelines.resources.vector_store import VectorStore
     from housekeeping_pipelines.resources.vectors import Vectors
 
 VECTORS = "vectors"
 
-# Watched documents that are read from the server at once.
-_STREAMED_AT_ONCE = 1000
+# Watched documents that are fetched from the server at once.
+_FETCH_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def clean_vectors(
     vectors: Vectors,
     older_than: timedelta,
     limits: Limits,
-) -> Report:
+) -> VectorReport:
     """Find vectors whose document is gone and delete them, within the budgets.
 
     Raises:
@@ -83,153 +87,130 @@ def clean_vectors(
     """
     connection = run.connection
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)
-    documents = Platform(Catalog(connection), config).table("documents")
+    table = Platform(Catalog(connection), config).table("documents")
     connection.commit()
+    name = table.names["doc_id"]
+    assert name is not None  # noqa: S101 - a platform without it has no such task
+    documents = _Documents(run, table, name)
     store = vectors.open(lambda: connection.engine)
     try:
-        return VectorCleanup(run, documents, store, older_than, limits).execute()
+        now = run.clock()
+        scan = Scan(
+            storage=DocumentListing(store),
+            sources=[ReferenceSource(table.live, name)],
+            floor=now - older_than,
+            limits=limits,
+            kind=Kind(),
+            find_kept=documents.find_kept,
+        )
+        orphans = find_orphans(connection, scan)
+        tally = OrphanTally.of(orphans.findings, store=VECTORS, permanent=True, now=now, why="no document has this id")
+        return VectorCleanup(run, documents, store, limits, orphans, tally).execute()
     finally:
         store.close()
 
 
 @dataclass
 class VectorCleanup:
-    """One run over one store."""
+    """The deletion of what one search found."""
 
     run: Run
-    documents: MappedTable
+    documents: _Documents
     store: VectorStore
-    older_than: timedelta
     limits: Limits
-    _trashed: set[str] = field(default_factory=set)
-    _gone: int = 0
-    _done: int = 0
-    _in_use: int = 0
-    _held: int = 0
-    _sample: list[Candidate] = field(default_factory=list)
+    orphans: Orphans
+    tally: OrphanTally
 
-    def execute(self) -> Report:
+    def execute(self) -> VectorReport:
         """See `clean_vectors`."""
-        run, limits = self.run, self.limits
-        connection = run.connection
-        self._now = self.run.clock()
-        name = self.documents.names["doc_id"]
-        assert name is not None  # noqa: S101 - a platform without it has no such task
-        self._name = name
-        orphans = find_orphans(
-            connection,
-            DocumentListing(self.store),
-            [ReferenceSource(self.documents.live, name)],
-            older_than=self.older_than,
-            now=self._now,
-            limits=limits,
-            held=self._kept,
-        )
-        missing_count, missing = _missing(connection, self.documents, self.store)
-        found = orphans.findings
-        self._planned = found.orphaned if limits.max_rows is None else min(found.orphaned, limits.max_rows)
-        stopped: StoppedReason | None = "max_rows" if self._planned < found.orphaned else None
-        self.run.observer.planned(run.task, f"documents of {self.store.label}", self._planned, dry_run=run.dry_run)
-        ending = SUCCEEDED
+        run, tally = self.run, self.tally
+        missing_count, missing = _missing(run.connection, self.documents.table, self.store)
+        found, most = self.orphans.findings.orphaned, self.limits.max_rows
+        planned = found if most is None else min(found, most)
+        tally.plan(planned, "max_rows" if planned < found else None, dry_run=run.dry_run)
+        run.observer.planned(run.task, f"documents of {self.store.label}", planned, dry_run=run.dry_run)
+        ending = None
         try:
-            stopped = self._take(orphans) or stopped
+            tally.stopped_reason = self._delete_all() or tally.stopped_reason
         except HousekeepingError as error:
-            if not self._gone:
+            if not tally.deleted_count:
                 raise
-            # What went is to be told.
+            # The report has to say what was deleted.
             ending = Ending.failed(error)
-        deleted = {VECTORS: self._gone} if self._gone else {}
-        return run.report(
-            ending,
-            kind=VectorReport,
-            table=VECTORS,
-            stopped_reason=stopped,
-            scanned=found.scanned,
-            candidates=found.orphaned,
-            deleted=deleted,
-            for_good=deleted,
-            would_delete={VECTORS: self._planned} if run.dry_run and self._planned else {},
-            skipped=dict.fromkeys(SKIP_REASONS, 0)
-            | {
-                "young": found.young,
-                "held": found.held - len(self._trashed) + self._held,
-                "in_use": len(self._trashed) + self._in_use,
-                "budget": found.orphaned - self._done,
-            },
-            sample=tuple(self._sample),
-            warnings=found.warnings,
-            missing_count=missing_count,
-            missing=missing,
-        )
+        return tally.report(run, ending, kind=VectorReport, table=VECTORS, missing_count=missing_count, missing=missing)
 
-    def _take(self, orphans: Orphans) -> StoppedReason | None:
+    def _delete_all(self) -> StoppedReason | None:
         """Returns what ended it early."""
-        run, limits = self.run, self.limits
-        for batch in orphans.candidates(limits.batch_size):
-            chosen = batch[: self._planned - self._done]
+        run, tally = self.run, self.tally
+        for batch in self.orphans.candidates(self.limits.batch_size):
+            chosen = batch[: tally.planned - tally.dealt_with]
             if not chosen:
                 return None
             if run.dry_run:
                 for each in chosen:
-                    self.run.observer.took(f"{VECTORS}/{each.name}")
+                    run.observer.took(f"{VECTORS}/{each.name}")
             else:
-                if run.is_out_of_time(limits.max_seconds):
+                if run.is_out_of_time(self.limits.max_seconds):
                     return "max_seconds"
-                if guards.is_paused(self.run.connection):
+                if guards.is_paused(run.connection):
                     return "paused"
-                self.run.connection.rollback()
-                self._delete(orphans, [each.name for each in chosen])
-            self._done += len(chosen)
-            self._sample += [_candidate(each, self._now) for each in chosen[: MAX_SAMPLE - len(self._sample)]]
-            self.run.observer.advanced(run.task, self._done, self._planned, self._gone)
+                run.connection.rollback()
+                self._delete([each.name for each in chosen])
+            tally.deal_with(chosen)
+            run.observer.advanced(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
         return None
 
-    def _delete(self, orphans: Orphans, names: list[str]) -> None:
-        connection = self.run.connection
-        # Whoever adds a hold waits until the batch is through.
+    def _delete(self, names: list[str]) -> None:
+        connection, tally = self.run.connection, self.tally
+        # One who adds a hold waits until the batch is done.
         with shared_lock(connection, HOLDS_LOCK), shared_lock(connection, MIRRORS_LOCK):
             with connection.begin():
                 # One view of rows and trash, or a document could be in neither while it goes from one to the other.
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                still = orphans.still_orphans(names)
-                still -= self._in_trash(sorted(still))
-                held = self._held_now(still)
-            self._in_use += len(names) - len(still)
-            self._held += len(held)
-            self._gone += self.store.delete([each for each in names if each in still - held])
+                still = self.orphans.still_orphans(names)
+                still -= self.documents.in_trash(sorted(still))
+                held = self.documents.held(still)
+            tally.skipped["in_use"] += len(names) - len(still)
+            tally.skipped["held"] += len(held)
+            tally.delete(self.store.delete([each for each in names if each in still - held]))
 
-    def _kept(self, names: list[str]) -> set[str]:
-        """What stays although no row has this id."""
+
+@dataclass(frozen=True)
+class _Documents:
+    """The documents of the platform, whose ids are in the column `id_column`."""
+
+    run: Run
+    table: MappedTable
+    id_column: str
+
+    def find_kept(self, ids: list[str]) -> Kept:
+        """Those that stay although no row has this id."""
         connection = self.run.connection
         with connection.begin_nested() if connection.in_transaction() else connection.begin():
             connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
-            held, trashed = self._held_now(names), self._in_trash(names)
-        self._trashed |= trashed
-        return held | trashed
+            held, trashed = self.held(ids), self.in_trash(ids)
+        return Kept(held - trashed, trashed)
 
-    def _held_now(self, names: Iterable[str]) -> set[str]:
-        live = self.documents.live
-        if live.key != (self._name,):
+    def held(self, ids: Iterable[str]) -> set[str]:
+        """Those that a hold on a document keeps now."""
+        live = self.table.live
+        if live.key != (self.id_column,):
             return set()
         rows = ActiveHolds.read(self.run.connection, self.run.clock()).rows.get((live.schema, live.name), [])
-        return set(names) & {key[0] for key in rows}
+        return set(ids) & {key[0] for key in rows}
 
-    def _in_trash(self, names: Sequence[str]) -> set[str]:
-        live = self.documents.live
+    def in_trash(self, ids: Sequence[str]) -> set[str]:
+        """Those whose document is in the trash."""
+        live, connection = self.table.live, self.run.connection
         found: set[str] = set()
-        for mirror in find_mirrors(self.run.connection):
+        for mirror in find_mirrors(connection):
             if (mirror.source_schema, mirror.source_table) != (live.schema, live.name):
                 continue
-            if self._name in mirror.selectable.c:
-                name = sa.cast(mirror.selectable.c[self._name], sa.Text)
-                wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
-                found.update(self.run.connection.scalars(sa.select(name).where(name == sa.any_(wanted))))
+            if self.id_column in mirror.selectable.c:
+                id_ = sa.cast(mirror.selectable.c[self.id_column], sa.Text)
+                wanted = sa.bindparam("ids", list(ids), ARRAY(sa.Text))
+                found.update(connection.scalars(sa.select(id_).where(id_ == sa.any_(wanted))))
         return found
-
-
-def _candidate(found: StoredObject, now: datetime) -> Candidate:
-    age = None if found.modified is None else (now - found.modified).total_seconds()
-    return Candidate(f"{VECTORS}/{found.name}", None, age, "no document has this id")
 
 
 def _missing(connection: sa.Connection, documents: MappedTable, store: VectorStore) -> tuple[int, tuple[str, ...]]:
@@ -239,7 +220,7 @@ def _missing(connection: sa.Connection, documents: MappedTable, store: VectorSto
     count = 0
     shown: list[str] = []
     with connection.begin():
-        ids = connection.scalars(watched.execution_options(yield_per=_STREAMED_AT_ONCE))
+        ids = connection.scalars(watched.execution_options(yield_per=_FETCH_SIZE))
         for name in _without(ids, (each.document for each in store.documents())):
             count += 1
             if len(shown) < MAX_MISSING_SAMPLE:

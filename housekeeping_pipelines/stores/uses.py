@@ -82,15 +82,17 @@ class PlatformUses:
         """
         if not names:
             return set()
-        return references.referred_to(connection, self.sources(connection), names) | self.kept(connection, names)
+        return references.referred_to(connection, self.sources(connection), names) | self.still_referenced(
+            connection, names
+        )
 
-    def kept(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+    def still_referenced(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
         """Those that stayed when the row that named them went."""
         wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
         statement = sa.select(kept_files.c.name).where(kept_files.c.store == self.store)
         return set(connection.scalars(statement.where(kept_files.c.name == sa.any_(wanted))))
 
-    def of_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
+    def referenced_by_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
         """Those in the folder of an upload session that exists, whether or not a document names them."""
         if self.store != BUCKET:
             return set()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.orphans.finding import find_orphans
+from housekeeping_pipelines.orphans.listing import Kind
+from housekeeping_pipelines.orphans.search import Scan
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 from housekeeping_pipelines.stores.references import ReferenceSource, join_to_root
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from housekeeping_pipelines.orphans.finding import Orphans
+    from housekeeping_pipelines.orphans.candidates import Orphans
     from housekeeping_pipelines.resources.object_storage import StoredObject
 
 MEDIA = {"jpg", "jpeg", "png", "mp4"}
@@ -47,8 +49,8 @@ def search(
     connection: sa.Connection, root: Path, *sources: ReferenceSource, storage: LocalFolder | None = None, **more: Any
 ) -> Orphans:
     """A search with an age floor of a day."""
-    given: dict[str, Any] = {"older_than": timedelta(hours=24), "now": NOW, "limits": Limits()} | more
-    return find_orphans(connection, storage or LocalFolder(root), sources, **given)
+    given: dict[str, Any] = {"floor": NOW - timedelta(hours=24), "limits": Limits(), "kind": Kind()} | more
+    return find_orphans(connection, Scan(storage or LocalFolder(root), sources, **given))
 
 
 def media(engine: sa.Engine, root: Path) -> list[ReferenceSource]:

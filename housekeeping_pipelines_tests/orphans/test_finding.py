@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.errors import ConfigurationError, Refused
+from housekeeping_pipelines.orphans.listing import Kind
+from housekeeping_pipelines.orphans.search import Kept
 from housekeeping_pipelines.resources.object_storage import StoredObject
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 from housekeeping_pipelines.stores.references import slugify
@@ -79,7 +81,7 @@ def test_both_directions(engine: sa.Engine, root: Path) -> None:
         " ('gone.jpg', NULL), ('gone.jpg', ''), ('/etc/passwd', '../outside.jpg'), ('also gone.txt', 'notes.txt')",
     )
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), pattern={"JPG", ".png"})
+        found = search(connection, root, *media(engine, root), kind=Kind(extensions={"JPG", ".png"}))
         assert names(found.candidates(10)) == ["in/lost.PNG", "lost.jpg"]
     findings = found.findings
     assert (findings.scanned, findings.orphaned, findings.orphaned_bytes) == (8, 2, 20)
@@ -107,7 +109,7 @@ def test_names_that_are_not_utf_8_are_left(engine: sa.Engine, root: Path) -> Non
     make(root, b"bad\xff.jpg", b"worse\xed\xa0\x80.jpg", "good.jpg", "kept.jpg")
     refer(engine, "kept.jpg")
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), pattern=MEDIA)
+        found = search(connection, root, *media(engine, root), kind=Kind(extensions=MEDIA))
         assert names(found.candidates(10)) == ["good.jpg"]
     assert (found.findings.scanned, found.findings.unrecognised) == (4, 2)
     assert "2 files" in found.findings.warnings[0]
@@ -123,7 +125,9 @@ def test_uploads_match_raw_and_slugified(engine: sa.Engine, tmp_path: Path) -> N
     make(tmp_path, "My-report.pdf-1.json", "My report.pdf-1.json", "Uber.txt-2.json", "My_report.pdf-1.json")
     make(tmp_path, "sub/other.json")
     with engine.connect() as connection:
-        found = search(connection, tmp_path, source(engine, "parsed", "filename", transform=slugify), recursive=False)
+        found = search(
+            connection, tmp_path, source(engine, "parsed", "filename", transform=slugify), kind=Kind(recursive=False)
+        )
         assert names(found.candidates(10)) == ["My_report.pdf-1.json"]
     assert found.findings.unrecognised == 1
 
@@ -233,7 +237,7 @@ def test_prefix(engine: sa.Engine, root: Path) -> None:
     make(root, "a/x.jpg", "a/y.jpg", "b/x.jpg")
     refer(engine, "a/y.jpg", "a/gone.jpg", "b/gone.jpg")
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), prefix="a/")
+        found = search(connection, root, *media(engine, root), kind=Kind("a/"))
         assert names(found.candidates(10)) == ["a/x.jpg"]
     assert (found.findings.scanned, found.findings.missing) == (2, ("a/gone.jpg",))
 
@@ -242,7 +246,9 @@ def test_held_files_are_no_candidates(engine: sa.Engine, root: Path) -> None:
     make(root, "a.jpg", "b.jpg", "c.jpg")
     refer(engine, "c.jpg")
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), held=lambda asked: {"b.jpg", "c.jpg"} & set(asked))
+        found = search(
+            connection, root, *media(engine, root), find_kept=lambda asked: Kept({"b.jpg", "c.jpg"} & set(asked), set())
+        )
         assert names(found.candidates(10)) == ["a.jpg"]
     assert found.findings.held == 1
 
@@ -273,9 +279,9 @@ def test_fraction_of_what_is_recognised(
     with engine.connect() as connection:
         if refused:
             with pytest.raises(Refused, match=f"{orphans} of 100 entries of .*media are candidates, more than 50%"):
-                search(connection, root, *media(engine, root), limits=limits, pattern=MEDIA)
+                search(connection, root, *media(engine, root), limits=limits, kind=Kind(extensions=MEDIA))
         else:
-            found = search(connection, root, *media(engine, root), limits=limits, pattern=MEDIA)
+            found = search(connection, root, *media(engine, root), limits=limits, kind=Kind(extensions=MEDIA))
             assert found.findings.orphaned == orphans
 
 
@@ -295,11 +301,11 @@ def test_oldest_first_and_budgets(engine: sa.Engine, root: Path) -> None:
         assert names(found.chosen(2, max_bytes=10)) == ["b", "z"]
         assert names(found.chosen(2, max_bytes=111, max_files=4)) == ["b", "c", "m", "z"]
         assert names(found.chosen(2, max_bytes=4)) == []
-        fitting = found.fitting(max_bytes=10)
-        assert (fitting.files, fitting.bytes, fitting.stopped_reason) == (2, 7, "max_gigabytes")
-        fitting = found.fitting(max_files=1, max_bytes=10)
-        assert (fitting.files, fitting.bytes, fitting.stopped_reason) == (1, 5, "max_files")
-        assert found.fitting(max_files=5, max_bytes=112).stopped_reason is None
+        cut = found.cut(max_bytes=10)
+        assert (cut.files, cut.bytes, cut.stopped_reason) == (2, 7, "max_gigabytes")
+        cut = found.cut(max_files=1, max_bytes=10)
+        assert (cut.files, cut.bytes, cut.stopped_reason) == (1, 5, "max_files")
+        assert found.cut(max_files=5, max_bytes=112).stopped_reason is None
         assert [file.name for file in found.largest(2)] == ["c", "z"]
         assert connection.scalar(sa.text("SELECT to_regclass('scratch')")) is None
 
@@ -341,7 +347,9 @@ def test_many_files(engine: sa.Engine, root: Path, long: bool) -> None:
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), now=NOW + timedelta(days=36500), pattern=MEDIA)
+        found = search(
+            connection, root, *media(engine, root), floor=NOW + timedelta(days=36500), kind=Kind(extensions=MEDIA)
+        )
         assert sum(map(len, found.candidates(5000))) == count // 10
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert (found.findings.scanned, found.findings.orphaned) == (count, count // 10)

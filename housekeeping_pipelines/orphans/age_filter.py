@@ -1,0 +1,102 @@
+"""Files that are too young are filtered out in a thread, while the database still finds more."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.orphans import candidates, cursors, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.resources.object_storage import StoredObject
+
+    Examine = Callable[[list[str]], Iterator[StoredObject]]
+
+# Files that are examined at a time: with fewer, a folder is opened more often.
+EXAMINE_BATCH_SIZE = 20_000
+# How many batches may wait to be examined, until the database has to wait.
+MAX_WAITING = 4
+# Beyond this, candidates take a file rather than memory.
+MAX_IN_MEMORY_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class _Partition:
+    """Some files by age: the old ones as a block of COPY with their counts, and how many are young."""
+
+    block: bytes = b""
+    files: int = 0
+    bytes: int = 0
+    young: int = 0
+
+    def __add__(self, other: _Partition) -> _Partition:
+        """The counts of both; blocks are not kept."""
+        return _Partition(
+            files=self.files + other.files, bytes=self.bytes + other.bytes, young=self.young + other.young
+        )
+
+
+class AgeFilter:
+    """Writes the files that were modified before `floor` to the table of candidates.
+
+    Args:
+        examine: looks up sizes and times by name; None: the rows have them.
+    """
+
+    def __init__(self, connection: sa.Connection, floor: datetime, examine: Examine | None) -> None:
+        self._connection = connection
+        self._floor = floor
+        self._examine = examine
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[_Partition]] = deque()
+        # The connection is busy with the matches until they end.
+        self._old = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
+        self._total = _Partition()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._old.close()
+
+    def feed(self, matches: sa.Select[Any]) -> None:
+        """Go through the matches (name, size, modified) in the transaction that is open."""
+        with closing(cursors.streamed(self._connection, matches, EXAMINE_BATCH_SIZE)) as batches:
+            for rows in batches:
+                self._waiting.append(self._thread.submit(self._partition, rows))
+                while len(self._waiting) > MAX_WAITING or (self._waiting and self._waiting[0].done()):
+                    self._collect_first()
+
+    def finish(self) -> _Partition:
+        """Write the table of candidates, in a transaction of its own; returns the counts."""
+        while self._waiting:
+            self._collect_first()
+        self._old.seek(0)
+        with listing.copying(self._connection, candidates.ORPHANS, listing.OBJECT_COLUMNS) as write:
+            while block := self._old.read(2**16):
+                write(block)
+        return self._total
+
+    def _collect_first(self) -> None:
+        partition = self._waiting.popleft().result()
+        self._old.write(partition.block)
+        self._total += partition
+
+    def _partition(self, rows: list[Any]) -> _Partition:
+        examine = self._examine
+        files = map(candidates.stored, rows) if examine is None else examine(sorted(row[0] for row in rows))
+        old: list[StoredObject] = []
+        young = 0
+        for file in files:
+            if file.modified is not None and file.modified < self._floor:
+                old.append(file)
+            else:
+                young += 1
+        return _Partition(listing.objects_block(old), len(old), sum(file.size or 0 for file in old), young)

@@ -1,0 +1,165 @@
+"""The candidates of one search, in a temporary table of its session: oldest first, within a budget, by size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from housekeeping_pipelines.deletion import guards
+from housekeeping_pipelines.orphans import cursors
+from housekeeping_pipelines.orphans.listing import temporary_table
+from housekeeping_pipelines.resources.object_storage import StoredObject
+from housekeeping_pipelines.stores.references import reference_keys, referred_to
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from housekeeping_pipelines.orphans.search import Scan
+
+ORPHANS = temporary_table("housekeeping_orphans")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found; counts are of files.
+
+    Attributes:
+        scanned: all that the store listed.
+        orphaned, orphaned_bytes: nothing refers to them, they are old enough and nothing keeps them: the candidates.
+        young, unrecognised: nothing refers to them, but they are too young or of unknown age; of another kind or with
+            a name that is not valid UTF-8.
+        held, in_use: no reference source refers to them, but a hold or something else keeps them.
+        missing_count: what rows refer to and the store has under none of its names.
+        missing: up to 50 of these.
+    """
+
+    scanned: int = 0
+    orphaned: int = 0
+    orphaned_bytes: int = 0
+    young: int = 0
+    unrecognised: int = 0
+    held: int = 0
+    in_use: int = 0
+    missing_count: int = 0
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BudgetCut:
+    """How many of the candidates, oldest first, fit the budgets, and which budget ends them."""
+
+    files: int
+    bytes: int
+    stopped_reason: Literal["max_files", "max_gigabytes"] | None
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """The candidates of one search; their table lasts until the next search of the session.
+
+    The methods end the transaction that the connection is in, except `still_orphans`.
+    """
+
+    connection: sa.Connection
+    scan: Scan
+    findings: Findings
+
+    def candidates(self, batch_size: int) -> Iterator[list[StoredObject]]:
+        """All of them, oldest first; the caller may commit and roll back between the batches."""
+        return self._read(_files().order_by(ORPHANS.c.modified, ORPHANS.c.name), batch_size)
+
+    def chosen(
+        self, batch_size: int, *, max_files: int | None = None, max_bytes: int | None = None
+    ) -> Iterator[list[StoredObject]]:
+        """The oldest that fit the budgets, in the order of their names' bytes; one may commit between the batches."""
+        queue = _queue()
+        files = sa.select(queue.c.name, queue.c.size, queue.c.modified)
+        for column, budget in ((queue.c.files, max_files), (queue.c.bytes, max_bytes)):
+            if budget is not None:
+                files = files.where(column <= budget)
+        return self._read(files.order_by(queue.c.name), batch_size)
+
+    def cut(self, *, max_files: int | None = None, max_bytes: int | None = None) -> BudgetCut:
+        """How much `chosen` will yield: it ends before the first file that would exceed a budget."""
+        queue = _queue()
+        beyond_files = queue.c.files > max_files if max_files is not None else sa.false()
+        beyond_bytes = queue.c.bytes > max_bytes if max_bytes is not None else sa.false()
+        fits = sa.not_(sa.or_(beyond_files, beyond_bytes))
+        statement = sa.select(
+            sa.func.count().filter(fits),
+            sa.func.coalesce(sa.func.max(queue.c.bytes).filter(fits), 0),
+            sa.func.count().filter(beyond_files),
+            sa.func.count().filter(beyond_bytes),
+        ).select_from(queue)
+        with cursors.transaction(self.connection):
+            files, size, over_files, over_bytes = self.connection.execute(statement).one()
+        if not over_files and not over_bytes:
+            return BudgetCut(files, int(size), None)
+        return BudgetCut(files, int(size), "max_files" if over_files >= over_bytes else "max_gigabytes")
+
+    def largest(self, count: int = 20) -> list[StoredObject]:
+        """The candidates that take the most space, the largest first."""
+        statement = _files().order_by(ORPHANS.c.size.desc().nulls_last(), ORPHANS.c.name).limit(count)
+        with cursors.transaction(self.connection):
+            return [stored(row) for row in self.connection.execute(statement)]
+
+    def still_orphans(self, names: Sequence[str]) -> set[str]:
+        """Those of the names that no reference source refers to now.
+
+        It reads every source whole unless a column is indexed as it is compared, so thousands of names at a time are
+        best. The transaction that the connection is in must be READ COMMITTED, as sessions of `make_engine` are:
+        another would show the references as they were at its start.
+
+        Raises:
+            Refused: a source was emptied meanwhile.
+        """
+        sources = self.scan.sources
+        keys = reference_keys(sources)
+        guards.check_sources(self.connection, sources, keys, self.scan.storage.label, self.scan.limits)
+        return set(names) - referred_to(self.connection, sources, names)
+
+    def _read(self, statement: sa.Select[Any], batch_size: int) -> Iterator[list[StoredObject]]:
+        return ([stored(row) for row in rows] for rows in cursors.held_cursor(self.connection, statement, batch_size))
+
+
+def names_in_batches(connection: sa.Connection, batch_size: int) -> Iterator[list[str]]:
+    """The names of all candidates, in no order; the caller may commit, and strike candidates, between the batches."""
+    for rows in cursors.held_cursor(connection, sa.select(ORPHANS.c.name), batch_size):
+        yield [name for (name,) in rows]
+
+
+def strike(connection: sa.Connection, names: Collection[str]) -> tuple[int, int]:
+    """Strike names from the candidates; returns how many files and bytes these were."""
+    wanted = sa.bindparam("names", sorted(names), ARRAY(sa.Text))
+    statement = sa.delete(ORPHANS).where(ORPHANS.c.name == sa.any_(wanted)).returning(ORPHANS.c.size)
+    with cursors.transaction(connection):
+        sizes = connection.scalars(statement).all()
+    return len(sizes), sum(size or 0 for size in sizes)
+
+
+def stored(row: Any) -> StoredObject:
+    """A row of name, size and modified as an object of the store."""
+    name, size, modified = row
+    return StoredObject(name, size, modified and modified.astimezone(UTC))
+
+
+def _files() -> sa.Select[Any]:
+    return sa.select(ORPHANS.c.name, ORPHANS.c.size, ORPHANS.c.modified)
+
+
+def _queue() -> sa.Subquery:
+    """The candidates with the running counts of files and bytes, oldest first."""
+    so_far: dict[str, Any] = {"order_by": (ORPHANS.c.modified, ORPHANS.c.name), "rows": (None, 0)}
+    return (
+        _files()
+        .add_columns(
+            sa.func.row_number().over(order_by=so_far["order_by"]).label("files"),
+            sa.func.sum(sa.func.coalesce(ORPHANS.c.size, 0)).over(**so_far).label("bytes"),
+        )
+        .subquery()
+    )

@@ -1,0 +1,82 @@
+"""What became of the orphans of one store so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from housekeeping_pipelines.execution.report import MAX_SAMPLE, Candidate
+from housekeeping_pipelines.execution.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from housekeeping_pipelines.execution.report import StoppedReason
+    from housekeeping_pipelines.orphans.candidates import Findings
+    from housekeeping_pipelines.resources.object_storage import StoredObject
+
+
+@dataclass(kw_only=True)
+class OrphanTally(Tally):
+    """Counts of one run over one store; what is not dealt with yet counts as skipped by a budget.
+
+    Attributes:
+        store: the name by which deleted items are counted.
+        permanent: whether they go to no trash.
+        why: the reason that a report gives for each candidate.
+        planned: how many candidates the budgets allow.
+    """
+
+    store: str
+    permanent: bool
+    now: datetime
+    why: str
+    planned: int = 0
+
+    @classmethod
+    def of(cls, found: Findings, *, store: str, permanent: bool, now: datetime, why: str) -> Self:
+        """The tally of a run that has found, and not yet deleted."""
+        tally = cls(store=store, permanent=permanent, now=now, why=why)
+        tally.scanned, tally.candidates = found.scanned, found.orphaned
+        tally.skipped |= {
+            "young": found.young,
+            "unrecognised": found.unrecognised,
+            "held": found.held,
+            "in_use": found.in_use,
+            "budget": found.orphaned,
+        }
+        tally.warnings += found.warnings
+        return tally
+
+    def plan(self, count: int, stopped: StoppedReason | None, *, dry_run: bool) -> None:
+        """So many candidates fit the budgets, and which budget ends them, if one does."""
+        self.planned, self.stopped_reason = count, stopped
+        if dry_run and count:
+            self.would_delete = {self.store: count}
+
+    def delete(self, count: int, size: int = 0) -> None:
+        """So many items of so many bytes are deleted."""
+        if not count:
+            return
+        self.deleted[self.store] = self.deleted_count + count
+        self.deleted_bytes += size
+        if self.permanent:
+            self.for_good[self.store] = self.deleted_count
+
+    @property
+    def deleted_count(self) -> int:
+        """Items that are deleted."""
+        return self.deleted.get(self.store, 0)
+
+    def deal_with(self, batch: Sequence[StoredObject]) -> None:
+        """Each of the batch is deleted, skipped or failed, or would be deleted."""
+        self.dealt_with += len(batch)
+        self.skipped["budget"] -= len(batch)
+        for each in batch[: MAX_SAMPLE - len(self.sample)]:
+            self.show(self.candidate(each))
+
+    def candidate(self, found: StoredObject) -> Candidate:
+        """A candidate as a report names it."""
+        age = None if found.modified is None else (self.now - found.modified).total_seconds()
+        return Candidate(f"{self.store}/{found.name}", found.size, age, self.why)

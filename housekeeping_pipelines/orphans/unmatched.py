@@ -1,0 +1,92 @@
+"""The SQL of the search: what the listing and the references do not have in common, in both directions."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from housekeeping_pipelines.orphans.listing import temporary_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from housekeeping_pipelines.orphans.listing import Kind
+
+MAX_MISSING_SAMPLE = 50
+
+LISTING = temporary_table("housekeeping_listing")
+# What is left of both sides without the files that may go; `stored` is false for a reference without a file.
+UNMATCHED = temporary_table(
+    "housekeeping_unmatched",
+    sa.Column("recognised", sa.Boolean),
+    sa.Column("stored", sa.Boolean),
+    sa.Column("value", sa.Text(collation="C")),
+    sa.Column("names", sa.BigInteger),
+)
+
+
+@contextmanager
+def snapshot(connection: sa.Connection) -> Iterator[None]:
+    """One view of all references; even a read-only transaction may fill temporary tables."""
+    with connection.begin():
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        # Nothing is known of the sizes of a temporary table's matches: the planner would sort both sides, and compile.
+        connection.exec_driver_sql("SET LOCAL enable_mergejoin = off; SET LOCAL jit = off")
+        # A hash table that the processor's cache holds, a part at a time, is twice as fast as one that memory holds.
+        connection.exec_driver_sql("SET LOCAL work_mem = '2MB'; SET LOCAL hash_mem_multiplier = 1")
+        yield
+
+
+def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
+    """Match the listing against the references' keys, in both directions at once.
+
+    The statement yields the files that may go (name, size, modified) as it finds them, and writes what else is
+    unmatched to its table.
+    """
+    files, references = LISTING.alias("files"), keys.subquery("references")
+    has_file, has_row = files.c.name.is_not(None), references.c.key.is_not(None)
+    unmatched = (
+        sa.select(
+            sa.func.coalesce(files.c.name, references.c.key).label("name"),
+            files.c.size,
+            files.c.modified,
+            kind.matches(files.c.name).label("recognised"),
+            has_file.label("stored"),
+            references.c.value,
+            references.c.names,
+        )
+        .select_from(files.join(references, files.c.name == references.c.key, full=True))
+        # A reference that is not a name is null, and matches nothing either.
+        .where(has_file != has_row, sa.or_(has_file, sa.func.starts_with(references.c.key, kind.prefix)))
+        .cte("unmatched")
+    )
+    may_go = sa.and_(unmatched.c.stored, unmatched.c.recognised)
+    columns = list(UNMATCHED.c.keys())
+    rest = sa.insert(UNMATCHED).from_select(
+        columns, sa.select(*(unmatched.c[name] for name in columns)).where(sa.not_(may_go))
+    )
+    return sa.select(unmatched.c.name, unmatched.c.size, unmatched.c.modified).where(may_go).add_cte(rest.cte("rest"))
+
+
+def missing(connection: sa.Connection) -> tuple[int, tuple[str, ...]]:
+    """How many values have no file under any of their names, and the first MAX_MISSING_SAMPLE of them."""
+    value = sa.func.coalesce(UNMATCHED.c.value, UNMATCHED.c.name).label("value")
+    found = sa.func.count(UNMATCHED.c.name.distinct())
+    values = (
+        sa.select(value)
+        .where(sa.not_(UNMATCHED.c.stored))
+        .group_by(value)
+        .having(found == sa.func.max(UNMATCHED.c.names))
+        .subquery()
+    )
+    first = sa.select(values.c.value, sa.func.count().over()).order_by(values.c.value).limit(MAX_MISSING_SAMPLE)
+    rows = connection.execute(first).all()
+    return rows[0][1] if rows else 0, tuple(value for value, _ in rows)
+
+
+def count_unrecognised(connection: sa.Connection) -> int:
+    """How many unmatched files are of a kind that may not go."""
+    statement = sa.select(sa.func.count()).select_from(UNMATCHED).where(UNMATCHED.c.stored)
+    return connection.scalar(statement) or 0

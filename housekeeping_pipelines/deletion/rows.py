@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,7 +20,7 @@ from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Ending
+from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Ending, Report
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.execution.report import Report, StoppedReason
+    from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Report)
 
 # How many root rows the first transaction takes; the next ones take more as long as they are quick: how much depends on
 # a row is not known yet.
@@ -65,8 +67,14 @@ class _Stop(Exception):
         self.reason: StoppedReason = reason
 
 
-def delete_rows(run: Run, make_policy: Callable[[Catalog, datetime], RowPolicy], limits: Limits) -> Report:
-    """Delete what a policy selects.
+def delete_rows(
+    run: Run,
+    make_policy: Callable[[Catalog, datetime], RowPolicy],
+    limits: Limits,
+    *,
+    kind: type[R] = Report,  # type: ignore[assignment]
+) -> R:
+    """Delete what a policy selects; the report is of `kind`, whose other fields have their defaults.
 
     Raises:
         HousekeepingError: the policy or its plan does not fit the database; nothing was deleted.
@@ -83,7 +91,7 @@ def delete_rows(run: Run, make_policy: Callable[[Catalog, datetime], RowPolicy],
     with ExitStack() as stack:
         if run.trashed and not run.dry_run:
             stack.enter_context(shared_lock(connection, MIRRORS_LOCK))
-        return RowDeletion(run, policy, plan, limits, owners).execute()
+        return RowDeletion(run, policy, plan, limits, owners).execute(kind)
 
 
 class RowDeletion:
@@ -103,7 +111,7 @@ class RowDeletion:
         self._batch_size = min(FIRST_BATCH, limits.batch_size)
         self._locked_in_a_row = 0
 
-    def execute(self) -> Report:
+    def execute(self, kind: type[R]) -> R:
         """Delete until no candidates are left, a limit is reached, or the run is paused.
 
         Never raises for what a user or a database can cause: the report's status says it.
@@ -134,7 +142,7 @@ class RowDeletion:
         else:
             tally.deleted = self._rows
             tally.for_good = {} if self.run.trashed else self._rows
-        return tally.report(self.run, ending, table=self.policy.table.label)
+        return tally.report(self.run, ending, kind=kind, table=self.policy.table.label)
 
     @property
     def _row_count(self) -> int:

@@ -8,7 +8,8 @@ from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
 from housekeeping_pipelines.execution.database import probe
-from housekeeping_pipelines.execution.report import PARTIAL, SKIP_REASONS, SUCCEEDED, FailedItem
+from housekeeping_pipelines.execution.report import FailedItem
+from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.migrations import HEAD, current_revision
 
 if TYPE_CHECKING:
@@ -32,35 +33,27 @@ def drain_outbox(
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     due = count_due(connection, run.clock())
     connection.commit()
+    tally = Tally(scanned=due, candidates=due)
     if run.dry_run:
-        return run.report(SUCCEEDED, scanned=due, candidates=due, would_delete={"files": due} if due else {})
-    paused = False
+        tally.would_delete = {"files": due} if due else {}
+        return tally.report(run)
 
     def may_go_on() -> bool:
-        nonlocal paused
-        paused = guards.is_paused(connection)
+        tally.stopped_reason = "paused" if guards.is_paused(connection) else None
         connection.commit()
-        return not paused
+        return tally.stopped_reason is None
 
     drained = drain(connection, store_of, run.clock, may_go_on=may_go_on)
     left = stuck(connection)
     connection.commit()
-    return run.report(
-        PARTIAL if drained.failed_count else SUCCEEDED,
-        stopped_reason="paused" if paused else None,
-        scanned=due,
-        candidates=due,
-        deleted=drained.gone,
-        deleted_bytes=drained.gone_bytes,
-        for_good={name: n for name, n in drained.gone.items() if store_of(name).trash_prefix is None},
-        skipped=dict.fromkeys(SKIP_REASONS, 0) | {"in_use": drained.in_use, "held": drained.held},
-        failed=tuple(FailedItem(item, reason) for item, reason in drained.failed.items()),
-        failed_count=drained.failed_count,
-        warnings=(
-            *(f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.unavailable.items()),
-            *(f"{item} could not be removed for long: {reason}" for item, reason in left),
-        ),
-    )
+    tally.deleted, tally.deleted_bytes = drained.gone, drained.gone_bytes
+    tally.for_good = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
+    tally.skipped |= {"in_use": drained.in_use, "held": drained.held}
+    tally.failed = [FailedItem(item, reason) for item, reason in drained.failed.items()]
+    tally.failed_count = drained.failed_count
+    tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.unavailable.items()]
+    tally.warnings += [f"{item} could not be removed for long: {reason}" for item, reason in left]
+    return tally.report(run)
 
 
 def probe_due(settings: Settings) -> int:

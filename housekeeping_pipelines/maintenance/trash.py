@@ -11,7 +11,7 @@ from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
 from housekeeping_pipelines.deletion.trash import count_expired, purge, undo_lock
 from housekeeping_pipelines.deletion.undo import find_run, undo_run
 from housekeeping_pipelines.errors import Refused
-from housekeeping_pipelines.execution.report import MAX_FAILED, PARTIAL, SUCCEEDED, FailedItem, Report
+from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.maintenance.report import UndoReport
 from housekeeping_pipelines.postgres.locks import shared_lock
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from housekeeping_pipelines.deletion.store import Store
+    from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.execution.run import Run
 
 
@@ -52,20 +53,16 @@ def undo(
         result = undo_run(connection, found)
     with shared_lock(connection, undo_lock(found)):
         restore_files(connection, found, store_of, result)
-    lost = [
+    tally = Tally(failed=list(result.conflicts), failed_count=result.conflict_count)
+    tally.warnings += [
         f"{count:,} of {name} went for good and are not back"
         for counts in for_good(found)
         for name, count in counts.items()
     ]
-    return run.report(
-        PARTIAL if result.conflict_count else SUCCEEDED,
-        kind=UndoReport,
-        undone_run_id=found,
-        restored=result.restored,
-        conflicts=tuple(result.conflicts),
-        failed=tuple(FailedItem(c.item, c.reason) for c in result.conflicts),
-        failed_count=result.conflict_count,
-        warnings=(*lost, *((_STILL_DUE,) if result.restored else ())),
+    if result.restored:
+        tally.warnings.append(_STILL_DUE)
+    return tally.report(
+        run, kind=UndoReport, undone_run_id=found, restored=result.restored, conflicts=tuple(result.conflicts)
     )
 
 
@@ -83,25 +80,20 @@ def purge_trash(
     found = find_run(connection, run_id) if run_id else None
     due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()
+    tally = Tally(candidates=sum(due.values()))
     if run.dry_run:
-        return run.report(SUCCEEDED, candidates=sum(due.values()), would_delete=due)
-    paused = False
+        tally.would_delete = due
+        return tally.report(run)
 
     def may_go_on() -> Iterator[bool]:
-        nonlocal paused
         while True:
-            paused = guards.is_paused(connection)
-            yield not paused
+            tally.stopped_reason = "paused" if guards.is_paused(connection) else None
+            yield tally.stopped_reason is None
 
     going_on = may_go_on()
     removed = purge(connection, before=before, run_id=found, may_go_on=going_on)
     files, size, failed = purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on)
-    return run.report(
-        PARTIAL if failed else SUCCEEDED,
-        candidates=sum(due.values()),
-        deleted=removed | files,
-        deleted_bytes=size,
-        failed=tuple(FailedItem(name, reason) for name, reason in list(failed.items())[:MAX_FAILED]),
-        failed_count=len(failed),
-        stopped_reason="paused" if paused else None,
-    )
+    tally.deleted, tally.deleted_bytes = removed | files, size
+    for name, reason in failed.items():
+        tally.fail(name, reason)
+    return tally.report(run)

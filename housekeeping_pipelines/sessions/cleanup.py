@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
@@ -17,12 +17,15 @@ from housekeeping_pipelines.stores.uses import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.deletion.drain import DrainResult
     from housekeeping_pipelines.deletion.limits import Limits
+    from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
+    from housekeeping_pipelines.postgres.catalog import Catalog
 
 
 def cleanup_files(
@@ -38,16 +41,18 @@ def cleanup_files(
 
     Storage that does not answer is a warning: the files wait in the outbox. Storage that refuses makes it `partial`.
     """
-    of_rows = delete_rows(run, lambda catalog, now: expired_sessions(Platform(catalog, config), now, expiry), limits)
-    report = SessionReport(**{one.name: getattr(of_rows, one.name) for one in fields(of_rows)})
+
+    def policy(catalog: Catalog, now: datetime) -> RowPolicy:
+        return expired_sessions(Platform(catalog, config), now, expiry)
+
+    report = delete_rows(run, policy, limits, kind=SessionReport)
     if run.dry_run:
         return report
     run.connection.rollback()
-    drained = drain(run.connection, store_of, run.clock, run_id=run.run_id) if expiry.with_files else None
-    if drained is not None:
-        report = _with_files(report, drained, store_of)
-    if expiry.with_files and max_storage_bytes is not None and expiry.session is None:
-        report = _with_quota(report, store_of, max_storage_bytes)
+    if expiry.with_files:
+        report = _with_files(report, drain(run.connection, store_of, run.clock, run_id=run.run_id), store_of)
+        if max_storage_bytes is not None and expiry.session is None:
+            report = _with_quota(report, store_of, max_storage_bytes)
     return replace(report, duration_seconds=run.elapsed_seconds)
 
 

@@ -89,7 +89,7 @@ def find_by_shell(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
 
     def work() -> int:
         with tempfile.TemporaryDirectory() as place:
-            command = ["bash", "-c", _SHELL.replace("{export}", export), "bash", folder, place]
+            command = ["bash", "-c", _SHELL.replace("{export}", export), "bash", str(folder), place]
             return int(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout)
 
     return work
@@ -195,7 +195,7 @@ def measure(name: str, folder: Path, address: dict[str, Any], orphans: int) -> M
     Raises:
         SystemExit: it found another number of orphans than there are.
     """
-    command = [sys.executable, __file__, "--contender", name, "--folder", folder, "--address", json.dumps(address)]
+    command = [sys.executable, __file__, "--contender", name, "--folder", str(folder), "--address", json.dumps(address)]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     found = json.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout)
     if found["orphans"] != orphans:

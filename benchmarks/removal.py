@@ -49,7 +49,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,13 +90,16 @@ def double() -> Iterator[Server]:
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,))
     process.start()
 
-    def ask(names: list[str]) -> int:
+    def requests(names: Sequence[str] = ()) -> int:
         ours.send(names)
         return int(ours.recv())
 
+    def fill(names: list[str]) -> None:
+        requests(names)
+
     url, key = ours.recv()
     try:
-        yield Server(url, key, lambda names: ask(names) and None, lambda: ask([]))
+        yield Server(url, key, fill, requests)
     finally:
         ours.send(None)
         process.join()
@@ -191,7 +194,11 @@ def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     ensure_schema(engine)
     tables.metadata.create_all(engine)
     stores = Stores(settings)
-    limits = Limits(batch_size=CleanupOrphanObjects().batch_size, allow_large_deletion=True, allow_empty_reference=True)
+    limits = Limits(
+        batch_size=CleanupOrphanObjects.model_validate({}).batch_size,
+        allow_large_deletion=True,
+        allow_empty_reference=True,
+    )
     search = Search(STORE, timedelta(0))
 
     def work() -> None:

@@ -31,18 +31,15 @@ MAX_IN_MEMORY_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class _Partition:
-    """Some files by age: the old ones as a block of COPY with their counts, and how many are young."""
+    """Some files by age: the old ones as a block of COPY, and how many are old and young."""
 
     block: bytes = b""
-    files: int = 0
-    bytes: int = 0
+    old: int = 0
     young: int = 0
 
     def __add__(self, other: _Partition) -> _Partition:
         """The counts of both; blocks are not kept."""
-        return _Partition(
-            files=self.files + other.files, bytes=self.bytes + other.bytes, young=self.young + other.young
-        )
+        return _Partition(old=self.old + other.old, young=self.young + other.young)
 
 
 class AgeFilter:
@@ -99,4 +96,4 @@ class AgeFilter:
                 old.append(file)
             else:
                 young += 1
-        return _Partition(listing.objects_block(old), len(old), sum(file.size or 0 for file in old), young)
+        return _Partition(listing.objects_block(old), len(old), young)

@@ -29,7 +29,7 @@ class Findings:
 
     Attributes:
         scanned: all that the store listed.
-        orphaned, orphaned_bytes: nothing refers to them, they are old enough and nothing keeps them: the candidates.
+        orphaned: nothing refers to them, they are old enough and nothing keeps them: the candidates.
         young, unrecognised: nothing refers to them, but they are too young or of unknown age; of another kind or with
             a name that is not valid UTF-8.
         held, in_use: no reference source refers to them, but a hold or something else keeps them.
@@ -39,7 +39,6 @@ class Findings:
 
     scanned: int = 0
     orphaned: int = 0
-    orphaned_bytes: int = 0
     young: int = 0
     unrecognised: int = 0
     held: int = 0
@@ -133,13 +132,11 @@ def names_in_batches(connection: sa.Connection, batch_size: int) -> Iterator[lis
         yield [name for (name,) in rows]
 
 
-def strike(connection: sa.Connection, names: Collection[str]) -> tuple[int, int]:
-    """Strike names from the candidates; returns how many files and bytes these were."""
+def strike(connection: sa.Connection, names: Collection[str]) -> int:
+    """Strike names from the candidates; returns how many files these were."""
     wanted = sa.bindparam("names", sorted(names), ARRAY(sa.Text))
-    statement = sa.delete(ORPHANS).where(ORPHANS.c.name == sa.any_(wanted)).returning(ORPHANS.c.size)
     with cursors.transaction(connection):
-        sizes = connection.scalars(statement).all()
-    return len(sizes), sum(size or 0 for size in sizes)
+        return connection.execute(sa.delete(ORPHANS).where(ORPHANS.c.name == sa.any_(wanted))).rowcount
 
 
 def stored(row: Any) -> StoredObject:

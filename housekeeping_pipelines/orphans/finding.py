@@ -8,7 +8,7 @@ with the number of files or references.
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.orphans import candidates, cursors, listing, unmatched
@@ -48,7 +48,7 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
         guards.check_no_inner_links(storage.label, by_name.inner_links)
     if not listed.scanned:
         return Orphans(connection, scan, Findings())
-    with closing(AgeFilter(connection, scan.floor, by_name and by_name.examine)) as age_filter:
+    with closing(AgeFilter(connection, scan.floor, None if by_name is None else by_name.examine)) as age_filter:
         with unmatched.snapshot(connection):
             guards.check_sources(connection, scan.sources, keys, storage.label, scan.limits)
             age_filter.feed(unmatched.match(keys, scan.kind))
@@ -56,16 +56,15 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
             unmatched.LISTING.drop(connection, checkfirst=False)
             missing_count, missing = unmatched.missing(connection)
             unrecognised = unmatched.count_unrecognised(connection)
-        old = age_filter.finish()
-    kept = _strike_kept(connection, scan.find_kept) if scan.find_kept is not None else _Struck()
+        ages = age_filter.finish()
+    held, in_use = _strike_kept(connection, scan.find_kept) if scan.find_kept is not None else (0, 0)
     findings = Findings(
         scanned=listed.scanned,
-        orphaned=old.files - kept.held - kept.in_use,
-        orphaned_bytes=old.bytes - kept.bytes,
-        young=old.young,
+        orphaned=ages.old - held - in_use,
+        young=ages.young,
         unrecognised=unrecognised + listed.unreadable,
-        held=kept.held,
-        in_use=kept.in_use,
+        held=held,
+        in_use=in_use,
         missing_count=missing_count,
         missing=missing,
         warnings=_warnings(listed),
@@ -74,25 +73,15 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
     return Orphans(connection, scan, findings)
 
 
-class _Struck(NamedTuple):
-    """What was struck from the candidates; `bytes` of both."""
-
-    held: int = 0
-    in_use: int = 0
-    bytes: int = 0
-
-
-def _strike_kept(connection: sa.Connection, find_kept: FindKept) -> _Struck:
-    """Strike what is held, or in use in another way, from the candidates."""
-    held = in_use = size = 0
+def _strike_kept(connection: sa.Connection, find_kept: FindKept) -> tuple[int, int]:
+    """Strike from the candidates what is held, or in use in another way, and count both."""
+    held = in_use = 0
     for names in candidates.names_in_batches(connection, KEEP_BATCH_SIZE):
         kept = find_kept(names)
         if keep := kept.held | kept.in_use:
-            files, bytes_ = candidates.strike(connection, keep)
+            held += candidates.strike(connection, keep) - len(kept.in_use)
             in_use += len(kept.in_use)
-            held += files - len(kept.in_use)
-            size += bytes_
-    return _Struck(held, in_use, size)
+    return held, in_use
 
 
 def _warnings(listed: listing.Listed) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ compared byte by byte: no case is folded, and no Unicode form is changed but by 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH, aggregate_order_by, array
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, array
 
 from housekeeping_pipelines.stores import slugs
 
@@ -25,15 +24,13 @@ if TYPE_CHECKING:
 Value: TypeAlias = sa.ColumnElement[str]
 
 
-@dataclass(frozen=True)
-class Transform:
-    """The names that a value stands for, each an expression over it; one that is null or empty is no name."""
-
-    label: str
-    keys: Callable[[Value], Sequence[Value]]
+# The names that a value stands for, each an expression over it; one that is null or empty is not a name.
+Transform: TypeAlias = Callable[[Value], Sequence[Value]]
 
 
-exact = Transform("exact", lambda value: [value])
+def exact(value: Value) -> Sequence[Value]:
+    """The value is the name."""
+    return [value]
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,19 @@ class ReferenceSource:
 
     Attributes:
         column: its real name.
-        json_path: where the column holds JSON, the keys that lead to the value; arrays on the way, and one at the end,
-            are gone through.
     """
 
     table: Table
     column: str
-    json_path: tuple[str, ...] | None = None
     transform: Transform = exact
 
     @property
     def label(self) -> str:
         """The source as a person writes it: `detections.file_path`."""
-        return ".".join([self.table.label, self.column, *(self.json_path or ())])
+        return f"{self.table.label}.{self.column}"
 
 
-slugify = Transform("slugify", slugs.names_on_disk)
-
-# A path written on Windows has its last part after a backslash; on another system the whole of it is the name.
-basename = Transform(
-    "basename",
-    lambda value: [_last_part(sa.func.rtrim(value, "/"), "/"), sa.func.nullif(_last_part(value, "\\"), value)],
-)
+slugify: Transform = slugs.names_on_disk
 
 
 def join_to_root(root: Path) -> Transform:
@@ -73,10 +61,7 @@ def join_to_root(root: Path) -> Transform:
     """
     lexical = os.path.abspath(root)  # noqa: PTH100 - resolves '..' as the expressions do, without looking at links
     aliases = list(dict.fromkeys([lexical, os.path.realpath(root)]))
-    return Transform(
-        "join_to_root",
-        lambda value: [_under(alias.rstrip("/"), value, first=alias == lexical) for alias in aliases],
-    )
+    return lambda value: [_under(alias.rstrip("/"), value, first=alias == lexical) for alias in aliases]
 
 
 def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]:
@@ -104,21 +89,10 @@ def _keys(source: ReferenceSource) -> sa.Select[Any]:
     """The column must be typed as text here: a name or a character type would compare by its own rules."""
     stored: sa.ColumnElement[Any] = source.table.selectable.c[source.column]
     texts = sa.select(sa.collate(sa.cast(stored, sa.Text), "C").label("value")).select_from(source.table.selectable)
-    if source.json_path is not None:
-        # Lax mode goes through arrays by itself, and finds nothing where a key is missing.
-        path = "lax $" + "".join(f".{json.dumps(key)}" for key in source.json_path) + "[*]"
-        document = sa.cast(sa.cast(stored, sa.Text), JSONB)
-        found = sa.func.jsonb_path_query(document, sa.cast(path, JSONPATH), type_=JSONB).table_valued(
-            sa.column("item", JSONB), name="found"
-        ).render_derived()  # fmt: skip
-        text = found.c.item.op("#>>", return_type=sa.Text())(sa.cast([], ARRAY(sa.Text)))
-        texts = sa.select(sa.collate(text, "C").label("value")).select_from(
-            source.table.selectable.join(found, sa.true())
-        )
     value = texts.subquery().c.value
     # Also null is not; to resolve nothing would take long.
     given = value != ""
-    keys = [sa.func.nullif(key, "") for key in source.transform.keys(value)]
+    keys = [sa.func.nullif(key, "") for key in source.transform(value)]
     if len(keys) == 1:
         # A second time, it would be evaluated a second time.
         return sa.select(
@@ -127,10 +101,6 @@ def _keys(source: ReferenceSource) -> sa.Select[Any]:
     each = sa.func.unnest(array(keys)).table_valued("name", name="each").render_derived()
     names = sa.select(sa.func.count(each.c.name.distinct())).scalar_subquery()
     return sa.select(sa.func.unnest(array(keys)).label("key"), value.label("value"), names.label("names")).where(given)
-
-
-def _last_part(value: Value, separator: str) -> Value:
-    return sa.func.split_part(value, separator, -1)
 
 
 def _under(root: str, value: Value, *, first: bool) -> Value:

@@ -31,10 +31,9 @@ SOURCE_COLUMN = "source_file_path"
 OUTPUT_COLUMNS = ("excel_file_path", "pdf_file_path", "doc_file_path")
 
 
-# A path that begins with / names the same object: storage's own clients take it off.
-_from_root = references.Transform(
-    "from_root", lambda value: [sa.func.ltrim(value, "/"), sa.case((sa.func.starts_with(value, "/"), value))]
-)
+def _from_root(value: references.Value) -> Sequence[references.Value]:
+    """A path that begins with / names the same object: storage's own clients take it off."""
+    return [sa.func.ltrim(value, "/"), sa.case((sa.func.starts_with(value, "/"), value))]
 
 
 @dataclass(frozen=True)

@@ -356,7 +356,7 @@ def test_a_document_in_the_trash_finds_its_vectors_when_it_comes_back(world: Wor
         for name in connection.scalars(sa.text(mirrors)).all():
             connection.exec_driver_sql(f'DELETE FROM housekeeping."{name}"')
     last = world.clean(run_id="run-3")
-    assert (last.deleted, world.left().keys()) == ({"vectors": 1}, {"used", "trashed"})
+    assert (last.deleted, set(world.left())) == ({"vectors": 1}, {"used", "trashed"})
 
 
 def test_watched_documents_without_vectors_are_listed_and_nothing_else_is_done(world: World) -> None:
@@ -394,7 +394,7 @@ class Breaking:
 def test_a_store_that_goes_down_on_the_way_fails_with_what_was_done(world: World, deletions: int) -> None:
     world.rows("used")
     world.put("a", "b", "c")
-    world.wrap = lambda store: Breaking(store, deletions)  # type: ignore[assignment, return-value]
+    world.wrap = lambda store: Breaking(store, deletions)
     report = world.clean(batch_size=1)
     assert (report.status, report.error_type) == ("failed", "Unavailable")
     assert "the store went away" in report.message
@@ -436,8 +436,9 @@ def test_a_document_without_an_id_is_nobodys(engine: sa.Engine, tmp_path: Path) 
 
 
 def test_the_op_s_defaults_are_the_contract_s() -> None:
-    config = CleanupOrphanVectors()
+    config = CleanupOrphanVectors.model_validate({})
     assert (config.min_age_hours, config.limits()) == (1, Limits(batch_size=500))
-    assert CleanupOrphanVectors(max_rows=3, allow_large_deletion=True).limits().max_rows == 3
+    given = {"max_rows": 3, "allow_large_deletion": True}
+    assert CleanupOrphanVectors.model_validate(given).limits().max_rows == 3
     with pytest.raises(ValueError):
-        CleanupOrphanVectors(min_age_hours=0)
+        CleanupOrphanVectors.model_validate({"min_age_hours": 0})

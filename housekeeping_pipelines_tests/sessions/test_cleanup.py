@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -123,7 +123,7 @@ def test_a_hold_keeps_a_session_or_one_of_its_objects(world: World, subject: str
     for name in ("old/a.pdf", "old/b.pdf"):
         world.put("bucket", name)
     with world.engine.begin() as connection:
-        given = {"subject": subject, "until": NOW + DAY, "reason": "case", "now": NOW}
+        given: dict[str, Any] = {"subject": subject, "until": NOW + DAY, "reason": "case", "now": NOW}
         if subject == "session":
             table = Catalog(connection).find("upload_sessions")
             assert table is not None

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from housekeeping_pipelines.stores.references import (
     ReferenceSource,
     Transform,
-    basename,
     exact,
     join_to_root,
     reference_keys,
@@ -35,7 +34,7 @@ def read(engine: sa.Engine, *sources: ReferenceSource) -> set[str | None]:
 
 
 def test_nothing_names_nothing(engine: sa.Engine) -> None:
-    for transform in (exact, slugify, basename, join_to_root(Path("/m"))):
+    for transform in (exact, slugify, join_to_root(Path("/m"))):
         assert keys(engine, transform, None, "") == set()
 
 
@@ -73,11 +72,6 @@ def test_slugify_also_yields_what_the_collector_sanitizes(engine: sa.Engine) -> 
     assert {"alessb.txt", "ab.txt"} <= keys(engine, slugify, "a<b.txt")
 
 
-def test_basename(engine: sa.Engine) -> None:
-    found = keys(engine, basename, "a/b/c.txt", "d.txt", "/e/", "C:\\docs\\f.txt")
-    assert found == {"c.txt", "d.txt", "e", "f.txt", "C:\\docs\\f.txt"}
-
-
 @pytest.mark.parametrize(
     ("path", "key"),
     [
@@ -113,23 +107,3 @@ def test_join_to_root_accepts_the_real_path_of_a_linked_root(engine: sa.Engine, 
     real = os.path.realpath(link)
     found = keys(engine, join_to_root(link), f"{link}/a.jpg", f"{real}/b.jpg", "c.jpg", "../disk/d.jpg", f"{real}/../e")
     assert found == {"a.jpg", "b.jpg", "c.jpg", "d.jpg"}
-
-
-def test_json_paths(engine: sa.Engine) -> None:
-    sql(
-        engine,
-        "CREATE TABLE chats (response jsonb, raw text)",
-        """INSERT INTO chats VALUES
-           ('{"outputs": [{"payload": {"file name": "a.txt"}}, {"payload": {}}, {"payload": {"file name": ["b", 7]}}]}',
-            '{"location": "dir/c.json"}'),
-           ('{"outputs": {"payload": {"file name": "d"}}}', NULL), ('[]', '{"location": null}'), (NULL, '{}')""",
-    )
-    path = ("outputs", "payload", "file name")
-    assert read(engine, source(engine, "chats", "response", json_path=path)) == {"a.txt", "b", "7", "d"}
-    assert read(engine, source(engine, "chats", "raw", json_path=("location",), transform=basename)) >= {"c.json"}
-
-
-def test_json_that_cannot_be_read_is_an_error(engine: sa.Engine) -> None:
-    sql(engine, "CREATE TABLE chats (raw text)", "INSERT INTO chats VALUES ('{\"location\": \"a\"}'), ('{cut off')")
-    with pytest.raises(sa.exc.DBAPIError, match="invalid input syntax for type json"):
-        read(engine, source(engine, "chats", "raw", json_path=("location",)))

@@ -205,7 +205,7 @@ def test_statistics_are_one_document(world: World, installation: Installation, f
     far.start()
 
 
-def test_the_trial_touches_only_its_own_session(world: World, installation: Installation) -> None:
+def test_the_self_test_touches_only_its_own_session(world: World, installation: Installation) -> None:
     missing = installation.run("test-cleanup")
     assert (missing.returncode, "--create-test-data" in missing.stderr) == (2, True)
     made = installation.json("test-cleanup", "--create-test-data")
@@ -223,7 +223,7 @@ def test_the_trial_touches_only_its_own_session(world: World, installation: Inst
 
 
 @pytest.mark.parametrize("document", ["somebody/elses.pdf", None])
-def test_the_trial_leaves_a_session_of_its_name_that_is_not_its_own(
+def test_the_self_test_leaves_a_session_of_its_name_that_is_not_its_own(
     world: World, installation: Installation, document: str | None
 ) -> None:
     key = "test_cleanup_session_123"
@@ -240,7 +240,7 @@ def test_the_trial_leaves_a_session_of_its_name_that_is_not_its_own(
     assert f"{key}/theirs.pdf" in world.files("bucket")
 
 
-def test_the_trial_fails_line_by_line_where_files_stay(
+def test_the_self_test_fails_line_by_line_where_files_stay(
     world: World, installation: Installation, far: StorageServer
 ) -> None:
     assert installation.run("test-cleanup", "--create-test-data", **remote(far)).returncode == 0

@@ -96,26 +96,26 @@ def try_cleanup(
 ) -> int:
     """Try the clean-up on a session of its own: its rows and its files, and nothing else."""
     settings = session.start()
-    from housekeeping_pipelines.sessions import trial
+    from housekeeping_pipelines.sessions import self_test
 
     with session.platform_connection(settings) as connection:
-        test = trial.Trial.on(connection, settings)
+        test = self_test.SelfTest.on(connection, settings)
         if create_test_data:
             test.create(utc_now())
         else:
             test.check_is_there()
     if create_test_data:
-        made = {"session": trial.SESSION, "documents": len(test.names), "files": list(test.names)}
+        made = {"session": self_test.SESSION, "documents": len(test.names), "files": list(test.names)}
         if json_:
             output.as_json(made)
         else:
-            output.echo(f"Made session {trial.SESSION} with {len(test.names)} documents and their files.")
+            output.echo(f"Made session {self_test.SESSION} with {len(test.names)} documents and their files.")
             output.echo("[dim]now:[/] housekeeping test-cleanup")
         return 0
-    ops = {"cleanup_files": launch.check_config("cleanup_files", {"session": trial.SESSION})}
+    ops = {"cleanup_files": launch.check_config("cleanup_files", {"session": self_test.SESSION})}
     outcome = launch.run_here(settings, "cleanup_files_job", ops, names=False)
     with session.platform_connection(settings) as connection:
-        findings = trial.Trial.on(connection, settings).findings()
+        findings = self_test.SelfTest.on(connection, settings).findings()
     passed = outcome.exit_code == 0 and all(ok for _, ok in findings)
     if json_:
         checks = [{"name": name, "passed": ok} for name, ok in findings]

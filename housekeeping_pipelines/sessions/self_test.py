@@ -31,7 +31,7 @@ _DOCUMENTS = 3
 
 
 @dataclass(frozen=True)
-class Trial:
+class SelfTest:
     """The test session on one platform and its bucket."""
 
     connection: sa.Connection
@@ -40,7 +40,7 @@ class Trial:
     store: Store
 
     @classmethod
-    def on(cls, connection: sa.Connection, settings: Settings) -> Trial:
+    def on(cls, connection: sa.Connection, settings: Settings) -> SelfTest:
         """
         Raises:
             ConfigurationError: the platform has no tables of sessions, or the bucket's settings are wrong.

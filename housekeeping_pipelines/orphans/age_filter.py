@@ -1,4 +1,4 @@
-"""Files that are too young are filtered out in a thread, while the database still finds more."""
+"""Filter out files that are too young, in a thread, while the database still finds more."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     Examine = Callable[[list[str]], Iterator[StoredObject]]
 
-# Files that are examined at a time: with fewer, a folder is opened more often.
+# Files examined per batch: with fewer, a folder is opened more often.
 EXAMINE_BATCH_SIZE = 20_000
-# How many batches may wait to be examined, until the database has to wait.
+# Batches that may queue before the database has to wait.
 MAX_WAITING = 4
-# Beyond this, candidates take a file rather than memory.
+# Beyond this size, candidates are spooled to a file.
 MAX_IN_MEMORY_BYTES = 8 * 2**20
 
 
@@ -55,7 +55,7 @@ class AgeFilter:
         self._examine = examine
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[Future[_Partition]] = deque()
-        # The connection is busy with the matches until they end.
+        # The connection is busy until it has returned every match.
         self._old = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
         self._total = _Partition()
 

@@ -25,15 +25,15 @@ ORPHANS = temporary_table("housekeeping_orphans")
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found; counts are of files.
+    """The result of a search; counts are of files.
 
     Attributes:
-        scanned: all that the store listed.
-        orphaned: nothing refers to them, they are old enough and nothing keeps them: the candidates.
-        young, unrecognised: nothing refers to them, but they are too young or of unknown age; of another kind or with
-            a name that is not valid UTF-8.
-        held, in_use: no reference source refers to them, but a hold or something else keeps them.
-        missing_count: what rows refer to and the store has under none of its names.
+        scanned: every file in the listing.
+        orphaned: the candidates: unreferenced, old enough, and not kept for another reason.
+        young: unreferenced, but too young or of unknown age.
+        unrecognised: unreferenced, but of another kind, or with a name that is not valid UTF-8.
+        held, in_use: unreferenced, but kept by a hold, or for another reason.
+        missing_count: references whose file the store has under none of its names.
         missing: up to 50 of these.
     """
 
@@ -75,7 +75,7 @@ class Orphans:
     def chosen(
         self, batch_size: int, *, max_files: int | None = None, max_bytes: int | None = None
     ) -> Iterator[list[StoredObject]]:
-        """The oldest that fit the budgets, in the order of their names' bytes; one may commit between the batches."""
+        """The oldest that fit the budgets, ordered by name bytewise; the caller may commit between the batches."""
         queue = _queue()
         files = sa.select(queue.c.name, queue.c.size, queue.c.modified)
         for column, budget in ((queue.c.files, max_files), (queue.c.bytes, max_bytes)):
@@ -150,7 +150,7 @@ def _files() -> sa.Select[Any]:
 
 
 def _queue() -> sa.Subquery:
-    """The candidates with the running counts of files and bytes, oldest first."""
+    """The candidates with running totals of files and bytes, oldest first."""
     so_far: dict[str, Any] = {"order_by": (ORPHANS.c.modified, ORPHANS.c.name), "rows": (None, 0)}
     return (
         _files()

@@ -1,4 +1,4 @@
-"""Files that nothing refers to are removed, within the budgets, and both directions are reported."""
+"""Remove files that nothing refers to, within the budgets, and report mismatches in both directions."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A person who asks what takes the space looks at these first.
+# Candidates that a report names to show what takes the space.
 LARGEST = 20
 
 
 def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> OrphanReport:
-    """Find what nothing refers to and remove it, within the budgets.
+    """Find files that nothing refers to and remove them, within the budgets.
 
     Raises:
         Refused: a guard.
@@ -73,7 +73,7 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
 
 
 def _kept(run: Run, store: Store, uses: PlatformUses, names: list[str], now: datetime) -> Kept:
-    """What stays although no column names it."""
+    """Those of the names that are kept although no column names them."""
     connection = run.connection
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         holds = ActiveHolds.read(connection, now)
@@ -105,7 +105,7 @@ class OrphanCleanup:
             tally.stopped_reason = self._remove_all() or tally.stopped_reason
         ending = None
         if self._unavailable is not None:
-            ending = Ending.failed(self._unavailable, note="what is on its way waits in the outbox")
+            ending = Ending.failed(self._unavailable, note="files not yet removed wait in the outbox")
         return tally.report(
             run,
             ending,
@@ -126,7 +126,7 @@ class OrphanCleanup:
     def _batches(self) -> Iterator[list[StoredObject]]:
         limits = self.limits
         if not isinstance(self.store.storage, NamesInChunks):
-            # In the order of the listing, which then tells what they are now in a few requests.
+            # In listing order, so that a few listing requests confirm the whole batch before its removal.
             yield from self.orphans.chosen(limits.batch_size, max_files=limits.max_files, max_bytes=limits.max_bytes)
             return
         left = self.tally.planned
@@ -143,7 +143,7 @@ class OrphanCleanup:
             self._record(batch)
 
     def _remove_all(self) -> StoppedReason | None:
-        """Returns what ended it early."""
+        """Remove batch by batch; returns the reason if it stops early."""
         run = self.run
         for batch in self._batches():
             if run.is_out_of_time(self.limits.max_seconds):

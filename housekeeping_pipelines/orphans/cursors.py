@@ -12,7 +12,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-# Rows that the driver fetches from the server at once.
+# Rows per fetch from the server.
 FETCH_SIZE = 1000
 
 # Several cursors may be open in one session.

@@ -1,6 +1,6 @@
 """Which files nothing refers to, found in the database: the store's listing against every reference source.
 
-The references are read in one snapshot that begins after the listing has ended, so that a file whose row came
+The references are read in one snapshot that begins after the listing has ended, so that a file whose row was inserted
 meanwhile is not an orphan. Nothing is deleted here, and nothing but temporary tables is written. Memory does not grow
 with the number of files or references.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.orphans.search import FindKept, Scan
 
-# Candidates for which is asked at a time what keeps them.
+# Candidates per call of `find_kept`.
 KEEP_BATCH_SIZE = 20_000
 
 
@@ -29,13 +29,13 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
     """Find the files that nothing refers to, and the references that have no file.
 
     Args:
-        connection: a session of its own, whose temporary tables stay with the result; its transaction is ended.
+        connection: a dedicated session, whose temporary tables hold the result; its transaction is committed.
 
     Raises:
         Refused: a guard.
         ValueError: there is no source.
-        sqlalchemy.exc.DBAPIError: the references cannot be read: nothing is known to be an orphan.
-        Unavailable, StorageRefused, ConfigurationError: the store cannot be listed to its end.
+        sqlalchemy.exc.DBAPIError: the references cannot be read, so nothing is known to be an orphan.
+        Unavailable, StorageRefused, ConfigurationError: the store cannot be listed completely.
     """
     storage = scan.storage
     keys = reference_keys(scan.sources)
@@ -74,7 +74,7 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
 
 
 def _strike_kept(connection: sa.Connection, find_kept: FindKept) -> tuple[int, int]:
-    """Strike from the candidates what is held, or in use in another way, and count both."""
+    """Strike held files, and files in use for another reason, from the candidates; returns both counts."""
     held = in_use = 0
     for names in candidates.names_in_batches(connection, KEEP_BATCH_SIZE):
         kept = find_kept(names)
@@ -88,4 +88,4 @@ def _warnings(listed: listing.Listed) -> tuple[str, ...]:
     if not listed.unreadable:
         return ()
     names = ", ".join(listed.shown)
-    return (f"{listed.unreadable:,} files have names that are not valid UTF-8, and are left: {names}",)
+    return (f"{listed.unreadable:,} files have names that are not valid UTF-8, and are kept: {names}",)

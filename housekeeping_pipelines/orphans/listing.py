@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.resources.object_storage import StoredObject
 
 CHUNK = 10_000
-# A transaction that lasts as long as the listing of a slow bucket would keep vacuum from its work everywhere.
+# A transaction as long as the listing of a slow bucket would keep vacuum from removing dead rows in every table.
 CHUNKS_A_TRANSACTION = 25
 MAX_UNREADABLE_SHOWN = 5
 OBJECT_COLUMNS = ["size", "modified", "name"]
@@ -32,13 +32,13 @@ _ESCAPES = str.maketrans(_ESCAPED)
 class NamesInChunks(Protocol):
     """A store that lists the names alone much faster than with sizes and times.
 
-    `inner_links` are links that the listing passed by and that lead to something in the store itself.
+    `inner_links` are links that the listing skipped and whose targets are in the store itself.
     """
 
     inner_links: list[str]
 
     def name_chunks(self, prefix: str, size: int) -> Iterator[list[str]]:
-        """Every name that begins so, at most `size` in a list."""
+        """Every name that begins with the prefix, at most `size` in a list."""
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
         """See `ObjectStorage`."""
@@ -49,24 +49,24 @@ class Listable(Protocol):
 
     @property
     def label(self) -> str:
-        """How it is named to people."""
+        """The name of the store in messages."""
 
     def check(self) -> None:
-        """Find out whether it can be used, so that an empty listing means that there is nothing."""
+        """Check that the store can be used, so that an empty listing means an empty store."""
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every object whose name begins so; memory stays flat."""
+        """Every object whose name begins with the prefix, in constant memory."""
 
 
 @dataclass
 class Listed:
-    """What a listing held.
+    """Counts of a listing.
 
     Attributes:
-        scanned: every file or object.
-        recognised: those of them that are of a kind that may go.
-        unreadable: those of them whose name is not valid UTF-8, which no row can hold, nor the temporary table.
-        shown: a few of the unreadable names, printable.
+        scanned: all files or objects.
+        recognised: those of a kind that may be deleted.
+        unreadable: those whose name is not valid UTF-8, which neither a row nor the temporary table can hold.
+        shown: the first unreadable names, printable.
     """
 
     scanned: int = 0
@@ -96,7 +96,7 @@ def temporary_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
 
 
 def create(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
-    """Make the temporary tables anew, in a transaction of their own."""
+    """Recreate the temporary tables, in a transaction of their own."""
     with connection.begin():
         for table in tables:
             # Only what is in pg_temp is ours to drop.
@@ -106,12 +106,12 @@ def create(connection: sa.Connection, tables: Iterable[sa.Table]) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """Which of the listed files may go, by their names; the server and this process find the same.
+    """Which of the listed files may be deleted, by name; the server and this process decide alike.
 
     Attributes:
-        prefix: how all the names begin.
-        extensions: the extensions of files that may go, in any case of ASCII; None: all.
-        recursive: False leaves what is in folders below the prefix.
+        prefix: the beginning of every name.
+        extensions: the extensions of files that may be deleted, in any case of ASCII; None: all.
+        recursive: False keeps files in folders below the prefix.
     """
 
     prefix: str = ""
@@ -146,10 +146,10 @@ class Kind:
             return everything
         block, found = block.lower(), 0
         for ending in self._endings:
-            # Mostly a block is of one or two kinds: what is accounted for is not looked through for the others.
+            # Most blocks have one or two extensions: once every line is counted, skip the rest.
             if found == everything:
                 break
-            # An extension begins after the last dot, and so has none.
+            # An extension begins after the last dot, so it cannot contain one.
             if "." not in ending:
                 found += block.count(f".{ending.translate(_ESCAPES)}\n".encode())
         return found
@@ -162,10 +162,10 @@ def load_listing(
     kind: Kind,
     on_scanned: Callable[[int], None] = lambda count: None,
 ) -> Listed:
-    """Stream a store's listing into a temporary table; what can be had only by a call of its own stays null.
+    """Stream a store's listing into a temporary table; sizes and times that need separate calls stay null.
 
     Args:
-        on_scanned: is told the count so far, every so often.
+        on_scanned: receives the number of files listed so far, at intervals.
     """
     listed = Listed()
     if isinstance(storage, NamesInChunks):
@@ -173,7 +173,7 @@ def load_listing(
         columns = ["name"]
     else:
         objects = storage.list(kind.prefix)
-        # A page of a bucket is slow to come: it is not waited for until the chunk is full of them.
+        # Pages of a bucket are slow: a listing that pauses sends the chunk that it has.
         blocks = (objects_block(chunk, listed) for chunk in iter(lambda: list(itertools.islice(objects, CHUNK)), []))
         columns = OBJECT_COLUMNS
     while True:
@@ -190,7 +190,7 @@ def load_listing(
 
 @contextmanager
 def copying(connection: sa.Connection, table: sa.Table, columns: Iterable[str]) -> Iterator[Callable[[bytes], None]]:
-    """A transaction in which blocks of COPY's text format are written to a table."""
+    """A transaction that writes blocks of COPY's text format to a table."""
     quote = connection.dialect.identifier_preparer.quote
     target = f"{quote(table.name)} ({', '.join(map(quote, columns))})"
     statement = f"COPY pg_temp.{target} FROM STDIN (ENCODING 'UTF8')"
@@ -206,7 +206,7 @@ def copying(connection: sa.Connection, table: sa.Table, columns: Iterable[str]) 
 def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None) -> bytes:
     """Files as lines of COPY for `OBJECT_COLUMNS`.
 
-    Those whose names cannot be stored are left out, and counted in `listed`.
+    Files whose names cannot be stored are skipped, and counted in `listed`.
     """
     lines: list[str] = []
     for found in objects:
@@ -217,7 +217,7 @@ def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None)
                 continue
         size = "\\N" if found.size is None else found.size
         modified = "\\N" if found.modified is None else found.modified.isoformat()
-        # Hardly a name has anything to escape, which translate() takes its time to find out.
+        # Few names need escaping, and translate() is slow to find that out.
         plain = found.name.isprintable() and "\\" not in found.name
         lines.append(f"{size}\t{modified}\t{found.name if plain else found.name.translate(_ESCAPES)}\n")
     return "".join(lines).encode()
@@ -234,7 +234,7 @@ def _is_text(name: str) -> bool:
 def _names_block(names: list[str], listed: Listed) -> bytes:
     listed.scanned += len(names)
     text = "\n".join(names) + "\n"
-    # Hardly a chunk has anything to escape: it is looked at as a whole, not name by name.
+    # Few chunks need escaping: test the whole chunk, not each name.
     if text.count("\n") == len(names) and not any(mark in text for mark in _ESCAPED if mark != "\n"):
         with suppress(UnicodeEncodeError):
             return text.encode()

@@ -23,11 +23,11 @@ class Search:
     """What is looked for in a store.
 
     Attributes:
-        store: its name.
-        older_than: what was written since then is young.
-        pattern: the extensions of what may go; None: all.
-        recursive: False looks at the folder itself only.
-        base_path: the folder of the store to which it is limited, absolute or relative to the store's.
+        store: the name of the store.
+        older_than: the age floor; files written since then are too young.
+        pattern: the extensions of files that may be deleted; None: all.
+        recursive: False searches the folder itself only.
+        base_path: the folder of the store to which the search is limited, absolute or relative to the store's.
     """
 
     store: str
@@ -37,10 +37,10 @@ class Search:
     base_path: str | None = None
 
     def prefix(self, root: Path) -> str:
-        """How the names begin that it is limited to, in a store whose folder is `root`.
+        """The prefix of the names to which the search is limited, in a store whose folder is `root`.
 
         Raises:
-            ConfigurationError: its folder is not within the store's.
+            ConfigurationError: `base_path` is not a folder within the store's.
         """
         if self.base_path is None:
             return ""
@@ -48,13 +48,15 @@ class Search:
         if not inside.is_relative_to(root) or not inside.resolve().is_relative_to(root.resolve()):
             raise ConfigurationError(f"base_path {self.base_path!r} is not within {root}", hint="name a folder in it")
         if not inside.is_dir():
-            raise ConfigurationError(f"base_path {self.base_path!r} is no folder in {root}", hint="name one that is")
+            raise ConfigurationError(
+                f"base_path {self.base_path!r} is not a folder in {root}", hint="name an existing one"
+            )
         name = inside.relative_to(root).as_posix()
         return "" if name == "." else f"{name}/"
 
 
 class Kept(NamedTuple):
-    """Those of some names that stay although no reference source names them; none is in both."""
+    """Of the names asked about, those that are kept although no reference source names them; no name is in both."""
 
     held: set[str]
     in_use: set[str]
@@ -65,15 +67,15 @@ FindKept: TypeAlias = "Callable[[list[str]], Kept]"
 
 @dataclass(frozen=True)
 class Scan:
-    """One search with everything that it works with.
+    """One search, with everything that it needs.
 
     Attributes:
         storage: what is listed.
         sources: every column that may refer to what is in it; at least one.
         floor: files that were modified at this time or later are young.
-        kind: which names are listed, and which of them may go.
-        find_kept: what else keeps names.
-        on_scanned: is told how many files are listed so far, every so often.
+        kind: which names are listed, and which of them may be deleted.
+        find_kept: tells which candidates must be kept for another reason.
+        on_scanned: receives the number of files listed so far, at intervals.
     """
 
     storage: Listable

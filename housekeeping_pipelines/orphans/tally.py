@@ -1,4 +1,4 @@
-"""What became of the orphans of one store so far."""
+"""Counts of the orphans of one store."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OrphanTally(Tally):
-    """Counts of one run over one store; what is not dealt with yet counts as skipped by a budget.
+    """Counts of one run over one store; candidates not yet processed count as skipped by a budget.
 
     Attributes:
         store: the name by which deleted items are counted.
-        permanent: whether they go to no trash.
-        why: the reason that a report gives for each candidate.
+        permanent: whether they are deleted without a trash.
+        now: the time by which ages are measured.
+        why: the reason that the report gives for each candidate.
         planned: how many candidates the budgets allow.
     """
 
@@ -36,7 +37,7 @@ class OrphanTally(Tally):
 
     @classmethod
     def of(cls, found: Findings, *, store: str, permanent: bool, now: datetime, why: str) -> Self:
-        """The tally of a run that has found, and not yet deleted."""
+        """The tally of a run whose search has ended and whose removal has not begun."""
         tally = cls(store=store, permanent=permanent, now=now, why=why)
         tally.scanned, tally.candidates = found.scanned, found.orphaned
         tally.skipped |= {
@@ -50,13 +51,13 @@ class OrphanTally(Tally):
         return tally
 
     def plan(self, count: int, stopped: StoppedReason | None, *, dry_run: bool) -> None:
-        """So many candidates fit the budgets, and which budget ends them, if one does."""
+        """Set how many candidates fit the budgets, and which budget excludes the rest."""
         self.planned, self.stopped_reason = count, stopped
         if dry_run and count:
             self.would_delete = {self.store: count}
 
     def delete(self, count: int, size: int = 0) -> None:
-        """So many items of so many bytes are deleted."""
+        """Count deleted items and their bytes."""
         if not count:
             return
         self.deleted[self.store] = self.deleted_count + count
@@ -66,17 +67,17 @@ class OrphanTally(Tally):
 
     @property
     def deleted_count(self) -> int:
-        """Items that are deleted."""
+        """Items deleted so far."""
         return self.deleted.get(self.store, 0)
 
     def deal_with(self, batch: Sequence[StoredObject]) -> None:
-        """Each of the batch is deleted, skipped or failed, or would be deleted."""
+        """Count a batch as processed: each item was deleted, skipped or failed, or would be deleted in a dry run."""
         self.dealt_with += len(batch)
         self.skipped["budget"] -= len(batch)
         for each in batch[: MAX_SAMPLE - len(self.sample)]:
             self.show(self.candidate(each))
 
     def candidate(self, found: StoredObject) -> Candidate:
-        """A candidate as a report names it."""
+        """A candidate as the report shows it."""
         age = None if found.modified is None else (self.now - found.modified).total_seconds()
         return Candidate(f"{self.store}/{found.name}", found.size, age, self.why)

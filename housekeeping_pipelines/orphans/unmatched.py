@@ -1,4 +1,4 @@
-"""The SQL of the search: what the listing and the references do not have in common, in both directions."""
+"""The SQL of the search: a full join of the listing and the references, less what matches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_MISSING_SAMPLE = 50
 
 LISTING = temporary_table("housekeeping_listing")
-# What is left of both sides without the files that may go; `stored` is false for a reference without a file.
+# The unmatched rows of both sides, except files that may be deleted; `stored` is false for a reference without a file.
 UNMATCHED = temporary_table(
     "housekeeping_unmatched",
     sa.Column("recognised", sa.Boolean),
@@ -29,12 +29,12 @@ UNMATCHED = temporary_table(
 
 @contextmanager
 def snapshot(connection: sa.Connection) -> Iterator[None]:
-    """One view of all references; even a read-only transaction may fill temporary tables."""
+    """One snapshot of all references; a read-only transaction may still write temporary tables."""
     with connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # Nothing is known of the sizes of a temporary table's matches: the planner would sort both sides, and compile.
+        # The planner has no statistics of temporary tables: it would sort both sides, and compile with JIT.
         connection.exec_driver_sql("SET LOCAL enable_mergejoin = off; SET LOCAL jit = off")
-        # A hash table that the processor's cache holds, a part at a time, is twice as fast as one that memory holds.
+        # Hash batches that fit the processor's cache are twice as fast as one hash table in memory.
         connection.exec_driver_sql("SET LOCAL work_mem = '2MB'; SET LOCAL hash_mem_multiplier = 1")
         yield
 
@@ -42,8 +42,8 @@ def snapshot(connection: sa.Connection) -> Iterator[None]:
 def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
     """Match the listing against the references' keys, in both directions at once.
 
-    The statement yields the files that may go (name, size, modified) as it finds them, and writes what else is
-    unmatched to its table.
+    The statement yields the files that may be deleted (name, size, modified) as it finds them, and writes the other
+    unmatched rows to UNMATCHED.
     """
     files, references = LISTING.alias("files"), keys.subquery("references")
     has_file, has_row = files.c.name.is_not(None), references.c.key.is_not(None)
@@ -58,7 +58,7 @@ def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
             references.c.names,
         )
         .select_from(files.join(references, files.c.name == references.c.key, full=True))
-        # A reference that is not a name is null, and matches nothing either.
+        # A reference that is not a name is null, and matches nothing.
         .where(has_file != has_row, sa.or_(has_file, sa.func.starts_with(references.c.key, kind.prefix)))
         .cte("unmatched")
     )
@@ -87,6 +87,6 @@ def missing(connection: sa.Connection) -> tuple[int, tuple[str, ...]]:
 
 
 def count_unrecognised(connection: sa.Connection) -> int:
-    """How many unmatched files are of a kind that may not go."""
+    """How many unmatched files are of a kind that may not be deleted."""
     statement = sa.select(sa.func.count()).select_from(UNMATCHED).where(UNMATCHED.c.stored)
     return connection.scalar(statement) or 0

@@ -1,8 +1,8 @@
-"""Vectors of documents that are no more: found as orphaned files are, with the same guards.
+"""Vectors of deleted documents: found like orphaned files, with the same guards.
 
-They are derived from texts, so that no trash is kept of them: the vectors of a document that is itself in the trash
-stay until it has left that too, and an undo finds them in their place. A hold on a document's row counts where its key
-is the document's id; of a row that is gone, and in no trash, no other key says which document it was.
+Vectors are derived from texts, so they have no trash. Those of a document in the trash are kept until the document
+has left the trash too, so that an undo finds them in place. A hold on a document's row counts if the row's key is the
+document's id; once a row is deleted and has left the trash, no other key identifies the document.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _FETCH_SIZE = 1000
 
 @dataclass(frozen=True)
 class DocumentListing:
-    """The documents of a vector store, as a store of files would list them."""
+    """The documents of a vector store, listed like the files of a store."""
 
     store: VectorStore
 
@@ -65,7 +65,7 @@ class DocumentListing:
         self.store.check()
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every document that has vectors; what it takes is not known."""
+        """Every document that has vectors; size unknown."""
         for found in self.store.documents():
             if found.document.startswith(prefix):
                 yield StoredObject(found.document, None, found.written_at if details else None)
@@ -79,18 +79,18 @@ def clean_vectors(
     older_than: timedelta,
     limits: Limits,
 ) -> VectorReport:
-    """Find vectors whose document is gone and delete them, within the budgets.
+    """Find vectors whose document no longer exists and delete them, within the budgets.
 
     Raises:
         Refused: a guard.
-        HousekeepingError: the store or the documents cannot be read: nothing went.
+        HousekeepingError: the store or the documents cannot be read; nothing was deleted.
     """
     connection = run.connection
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     table = Platform(Catalog(connection), config).table("documents")
     connection.commit()
     name = table.names["doc_id"]
-    assert name is not None  # noqa: S101 - a platform without it has no such task
+    assert name is not None  # noqa: S101 - the mapping requires this column
     documents = _Documents(run, table, name)
     store = vectors.open(lambda: connection.engine)
     try:
@@ -162,10 +162,10 @@ class VectorCleanup:
 
     def _delete(self, names: list[str]) -> None:
         connection, tally = self.run.connection, self.tally
-        # One who adds a hold waits until the batch is done.
+        # The locks make concurrent hold writers wait for the batch.
         with shared_lock(connection, HOLDS_LOCK), shared_lock(connection, MIRRORS_LOCK):
             with connection.begin():
-                # One view of rows and trash, or a document could be in neither while it goes from one to the other.
+                # One snapshot of rows and trash, or a document that moves between them could appear in neither.
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 still = self.orphans.still_orphans(names)
                 still -= self.documents.in_trash(sorted(still))
@@ -177,14 +177,14 @@ class VectorCleanup:
 
 @dataclass(frozen=True)
 class _Documents:
-    """The documents of the platform, whose ids are in the column `id_column`."""
+    """The platform's documents, with their ids in the column `id_column`."""
 
     run: Run
     table: MappedTable
     id_column: str
 
     def find_kept(self, ids: list[str]) -> Kept:
-        """Those that stay although no row has this id."""
+        """Those of the ids that are kept although no row has them."""
         connection = self.run.connection
         with connection.begin_nested() if connection.in_transaction() else connection.begin():
             connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
@@ -192,7 +192,7 @@ class _Documents:
         return Kept(held - trashed, trashed)
 
     def held(self, ids: Iterable[str]) -> set[str]:
-        """Those that a hold on a document keeps now."""
+        """Those of the ids that an active hold on a document names."""
         live = self.table.live
         if live.key != (self.id_column,):
             return set()
@@ -200,7 +200,7 @@ class _Documents:
         return set(ids) & {key[0] for key in rows}
 
     def in_trash(self, ids: Sequence[str]) -> set[str]:
-        """Those whose document is in the trash."""
+        """Those of the ids whose document is in the trash."""
         live, connection = self.table.live, self.run.connection
         found: set[str] = set()
         for mirror in find_mirrors(connection):
@@ -214,7 +214,7 @@ class _Documents:
 
 
 def _missing(connection: sa.Connection, documents: MappedTable, store: VectorStore) -> tuple[int, tuple[str, ...]]:
-    """Watched documents without vectors: two lists in the order of their ids' bytes, read side by side."""
+    """Count and sample of watched documents without vectors: a merge of two lists ordered by the bytes of their ids."""
     id_ = sa.collate(sa.cast(documents["doc_id"], sa.Text), "C")
     watched = sa.select(id_).where(documents["watched"], id_.is_not(None)).order_by(id_)
     count = 0
@@ -229,7 +229,7 @@ def _missing(connection: sa.Connection, documents: MappedTable, store: VectorSto
 
 
 def _without(wanted: Iterable[str], there: Iterable[str]) -> Iterator[str]:
-    """Those of the first ascending list that the second has not."""
+    """Those of the first ascending list that are not in the second."""
     rest = iter(there)
     at = next(rest, None)
     for name in (name for name, _ in itertools.groupby(wanted)):

@@ -1,1 +1,1 @@
-"""What refers to files: the platform's stores, and the columns that name what is in them."""
+"""The platform's stores, and the columns whose values name their files."""

@@ -1,8 +1,8 @@
-"""What refers to files: columns of the platform's tables, and how a value of theirs becomes a file's name.
+"""References to files: columns of the platform's tables, and how their values become file names.
 
-A transform is an expression over the column's text, so that the files are compared where the rows are. Where a value
-may stand for several names, each of them is a key: a key too many keeps a file, a key too few would lose one. Keys are
-compared byte by byte: no case is folded, and no Unicode form is changed but by the slug.
+A transform is an SQL expression over the column's text, so that files are compared in the database, where the rows are.
+If a value may stand for several names, each is a key: a superfluous key keeps a file, a lacking one would delete it.
+Keys are compared byte by byte; apart from the slug, neither case nor Unicode form is normalized.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Value: TypeAlias = sa.ColumnElement[str]
 
 
-# The names that a value stands for, each an expression over it; one that is null or empty is not a name.
+# Returns the names that a value stands for, each an expression over it; null and the empty string are not names.
 Transform: TypeAlias = Callable[[Value], Sequence[Value]]
 
 
 def exact(value: Value) -> Sequence[Value]:
-    """The value is the name."""
+    """The value itself is the name."""
     return [value]
 
 
@@ -38,7 +38,7 @@ class ReferenceSource:
     """A column whose values refer to files.
 
     Attributes:
-        column: its real name.
+        column: its name in the database.
     """
 
     table: Table
@@ -47,7 +47,7 @@ class ReferenceSource:
 
     @property
     def label(self) -> str:
-        """The source as a person writes it: `detections.file_path`."""
+        """The column in messages: `detections.file_path`."""
         return f"{self.table.label}.{self.column}"
 
 
@@ -55,9 +55,9 @@ slugify: Transform = slugs.names_on_disk
 
 
 def join_to_root(root: Path) -> Transform:
-    """A path, absolute or relative to `root`, as the name under it; one that leads out of the root is no name.
+    """Turns a path, absolute or relative to `root`, into the name under it; a path that leads out of it is not a name.
 
-    `.`, `..` and `//` are resolved in the text. An absolute path may also go by the root's real path.
+    `.`, `..` and `//` are resolved in the text. An absolute path may also begin with the root's real path.
     """
     lexical = os.path.abspath(root)  # noqa: PTH100 - resolves '..' as the expressions do, without looking at links
     aliases = list(dict.fromkeys([lexical, os.path.realpath(root)]))
@@ -65,13 +65,13 @@ def join_to_root(root: Path) -> Transform:
 
 
 def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]:
-    """Every key of every source in the column `key`; a key may be null, and come more than once.
+    """Every key of every source in the column `key`; keys may be null, and may repeat.
 
-    `value` is what it stands for, and `names` of how many different keys it is one: null and 1 where a transform has
-    but one, and the value is not told from the key.
+    `value` is the value that the key was made from, and `names` the number of its different keys; they are null and 1
+    where the transform yields a single key.
 
     Raises:
-        ValueError: there is no source, and so nothing that says what is in use.
+        ValueError: there is no source.
     """
     if not sources:
         raise ValueError("no reference source")
@@ -79,22 +79,22 @@ def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]
 
 
 def referred_to(connection: sa.Connection, sources: Sequence[ReferenceSource], names: Sequence[str]) -> set[str]:
-    """Those of the names that a row refers to now, read in one statement of the connection's transaction."""
+    """Those of the names that a row refers to now, by one statement in the connection's transaction."""
     keys = reference_keys(sources).subquery()
     wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
     return set(connection.scalars(sa.select(keys.c.key).where(keys.c.key == sa.any_(wanted)).distinct()))
 
 
 def _keys(source: ReferenceSource) -> sa.Select[Any]:
-    """The column must be typed as text here: a name or a character type would compare by its own rules."""
+    """The keys of one source, cast to text: types such as `name` and `character` compare by rules of their own."""
     stored: sa.ColumnElement[Any] = source.table.selectable.c[source.column]
     texts = sa.select(sa.collate(sa.cast(stored, sa.Text), "C").label("value")).select_from(source.table.selectable)
     value = texts.subquery().c.value
-    # Also null is not; to resolve nothing would take long.
+    # This excludes null too, which would be slow to resolve.
     given = value != ""
     keys = [sa.func.nullif(key, "") for key in source.transform(value)]
     if len(keys) == 1:
-        # A second time, it would be evaluated a second time.
+        # Naming the expression twice would evaluate it twice.
         return sa.select(
             keys[0].label("key"), sa.cast(sa.null(), sa.Text).label("value"), sa.literal(1).label("names")
         ).where(given)
@@ -104,16 +104,16 @@ def _keys(source: ReferenceSource) -> sa.Select[Any]:
 
 
 def _under(root: str, value: Value, *, first: bool) -> Value:
-    """The name under `root` of a path that is absolute or relative to it; null if it is not under it.
+    """The name under `root` of a path that is absolute or relative to it; null if the path is not under `root`.
 
     Args:
-        first: also of a relative path that has nothing to resolve, which is the same under every alias of the root.
+        first: whether to return a relative path with nothing to resolve; it is the same under every alias of `root`.
     """
     inside = root + "/"
     rest = sa.func.substr(value, len(inside) + 1)
     absolute = sa.func.starts_with(value, "/")
     resolved = _resolved(sa.case((absolute, value), else_=sa.literal(inside).concat(value)))
-    # Most paths have nothing to resolve, which is seen in a fraction of the time that resolving takes.
+    # Most paths have nothing to resolve; testing for that takes a fraction of the time of resolving.
     return sa.case(
         (_plain(value), value if first else sa.null()),
         (sa.and_(sa.func.starts_with(value, inside), _plain(rest)), rest),
@@ -124,7 +124,7 @@ def _under(root: str, value: Value, *, first: bool) -> Value:
 
 
 def _plain(path: Value) -> sa.ColumnElement[bool]:
-    """Whether a path is relative and has no part that is empty or begins with a dot."""
+    """Whether a path is relative, and none of its parts is empty or begins with a dot."""
     between = sa.literal("/").concat(path).concat("/")
     return sa.and_(between.not_like("%//%"), between.not_like("%/.%"))
 
@@ -132,8 +132,8 @@ def _plain(path: Value) -> sa.ColumnElement[bool]:
 def _resolved(path: Value) -> Value:
     """An absolute path without `.`, `..` and `//`.
 
-    A part stays if the path never again comes up above it: its depth is the parts before it less the `..`, of which
-    those at the root do nothing.
+    A part is kept if the path never again rises above it. The depth of a part is the number of parts before it less the
+    number of `..`; a `..` at the root has no effect.
     """
     parts = sa.func.unnest(sa.func.string_to_array(path, "/")).table_valued(
         sa.column("part", sa.Text), with_ordinality="place", name="parts"

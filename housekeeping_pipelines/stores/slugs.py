@@ -1,9 +1,9 @@
-"""How AnythingLLM names a file after an upload, as expressions of PostgreSQL.
+"""AnythingLLM's names for uploaded files, as PostgreSQL expressions.
 
-The name on disk is that of the row, or what the npm package `slugify` makes of it, without the characters that
-`sanitizeFileName` of AnythingLLM's collector takes out before or after. The table is that of slugify 1.6.4 to 1.6.9
-(its charmap.json), with the package's default options: a character is replaced as the table says, or stays if it is
-one of `_KEPT`, or goes; white space, `-` and `–` become one `-` between words.
+The name on disk is that of the row, or its slug by the npm package `slugify`, without the characters that
+`sanitizeFileName` of AnythingLLM's collector removes before or after. The table is that of slugify 1.6.4 to 1.6.9 (its
+charmap.json), with the package's default options: a character in the table is replaced, one of `_KEPT` is kept, and any
+other is removed; runs of white space, `-` and `–` become one `-` between words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What a character becomes: the characters that become so.
+# Replacement: the characters that it replaces.
 _REPLACED = {
     "\"": "“”„",
     "'": "‘’",
@@ -209,18 +209,18 @@ _SANITIZED = '<>:"/\\\\|?*“”„‟‘’‚‛'
 
 
 def names_on_disk(name: sa.ColumnElement[str]) -> Sequence[sa.ColumnElement[str]]:
-    """The names that the file of a row with this name may have; some may be null."""
-    trouble = name.op("~")(f"[{_SANITIZED}•]")
+    """The possible names of the file of a row with this name; some may be null."""
+    unsafe = name.op("~")(f"[{_SANITIZED}•]")
     return [
         name,
         sa.func.nullif(slug(name), name),
-        sa.case((trouble, _sanitized(slug(name)))),
-        sa.case((trouble, _sanitized(slug(_sanitized(name))))),
+        sa.case((unsafe, _sanitized(slug(name)))),
+        sa.case((unsafe, _sanitized(slug(_sanitized(name))))),
     ]
 
 
 def slug(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    """What slugify makes of a name."""
+    """The name's slug by slugify."""
     kept = sa.func.regexp_replace(_replaced(name), f"[^{_WORD}{_KEPT}{_SPACE}]+", "", "g")
     return sa.func.btrim(sa.func.regexp_replace(kept, f"[{_SPACE}]+", "-", "g"), "-")
 
@@ -230,7 +230,7 @@ def _replaced(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     letters = sa.func.unnest(sa.func.string_to_array(composed, sa.null())).table_valued(
         sa.column("letter", sa.Text), with_ordinality="place", name="letters"
     ).render_derived()  # fmt: skip
-    # As text: a statement that is streamed by the driver itself takes no dict.
+    # As text: the driver streams this statement itself, and cannot bind a dict.
     table = sa.cast(sa.literal(json.dumps(_BECOMES)), JSONB)
     text = sa.func.coalesce(table.op("->>", return_type=sa.Text())(letters.c.letter), letters.c.letter)
     joined = sa.select(sa.func.string_agg(text, aggregate_order_by(sa.literal(""), letters.c.place))).scalar_subquery()

@@ -1,4 +1,4 @@
-"""The platform's stores: where they are, what refers to them, and where what leaves them is kept."""
+"""The platform's stores: their locations, the references to their files, and their trash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stores:
-    """The stores as the settings name them; none is opened before it is used."""
+    """The stores that the settings name; each is opened on first use."""
 
     settings: Settings
     _opened: dict[str, Store] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Stores:
         """`housekeeping.yaml`.
 
         Raises:
-            ConfigurationError: it is not of its form.
+            ConfigurationError: the file is not valid.
         """
         return load_config(self.settings.housekeeping_config)
 
@@ -45,15 +45,15 @@ class Stores:
         return self._opened[name]
 
     def uses(self, name: str) -> PlatformUses:
-        """What of the platform refers to a store's names."""
+        """The platform's references to a store's files."""
         return PlatformUses(name, self.config, self._folders()[name][0])
 
     def folder(self, name: str) -> Path:
-        """Where a store's files are, or would be if the bucket were a folder."""
+        """The folder of a store's files; for the bucket, the folder that stands in for it."""
         return self._folders()[name][0]
 
     def _folders(self) -> dict[str, tuple[Path, str | None]]:
-        """Each store's folder, and the variable that names it; None for our own, which stands in."""
+        """Each store's folder, and the variable that names it; None for a folder of our own that stands in."""
         settings, home = self.settings, self.settings.housekeeping_home
         return {
             UPLOADS: _given(settings.direct_uploads_path, home / UPLOADS, "DIRECT_UPLOADS_PATH"),
@@ -70,7 +70,7 @@ class Stores:
             return Store(name, self.bucket, prefix, self.uses(name))
         path, variable = folders[name]
         if variable is None:
-            # Our own stand-in for what is not configured: an empty folder is a store in which there is nothing.
+            # The stand-in for a store that is not configured is an empty folder.
             path.mkdir(parents=True, exist_ok=True)
         prefix = TRASH_FOLDER if settings.trash_retention_days else None
         return Store(name, LocalFolder(path, variable=variable), prefix, self.uses(name))
@@ -98,7 +98,7 @@ class Stores:
             settings.supabase_bucket,
             trash_prefix=settings.storage_trash_prefix,
             concurrency=settings.supabase_concurrency,
-            # Processes tell each other by way of the platform's database that storage is down.
+            # Processes share the state of the circuit through the platform's database.
             circuit=Circuit(f"storage at {settings.supabase_url}", engine=make_engine(platform_url(settings))),
         )
 

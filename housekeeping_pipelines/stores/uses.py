@@ -1,4 +1,4 @@
-"""What of the platform names the objects of each store."""
+"""The platform's references to the objects of each store."""
 
 from __future__ import annotations
 
@@ -23,24 +23,21 @@ if TYPE_CHECKING:
 
 UPLOADS, MEDIA, BUCKET = "uploads", "media", "bucket"
 
-
-# The columns of processed_documents that name objects: what was uploaded, and what was made of it.
+# The columns of processed_documents that name objects: the upload, and the outputs derived from it.
 SOURCE_COLUMN = "source_file_path"
-
-
 OUTPUT_COLUMNS = ("excel_file_path", "pdf_file_path", "doc_file_path")
 
 
 def _from_root(value: references.Value) -> Sequence[references.Value]:
-    """A path that begins with / names the same object: storage's own clients take it off."""
+    """A path with a leading / names the same object: storage's own clients strip it."""
     return [sa.func.ltrim(value, "/"), sa.case((sa.func.starts_with(value, "/"), value))]
 
 
 @dataclass(frozen=True)
 class PlatformUses:
-    """What of the platform names objects of one store.
+    """The platform's references to the objects of one store.
 
-    `sources` fails rather than leave one out: a name that nobody was asked about would look like nobody's.
+    `sources` fails rather than leave a column out: the files that only this column names would look unreferenced.
     """
 
     store: str
@@ -48,10 +45,10 @@ class PlatformUses:
     root: Path | None = None
 
     def sources(self, connection: sa.Connection) -> list[ReferenceSource]:
-        """The columns that refer to the store's names.
+        """The columns whose values name objects of the store.
 
         Raises:
-            ConfigurationError: the platform lacks such a table or column, and the mapping does not say so.
+            ConfigurationError: the platform lacks one of the tables or columns, and the mapping does not declare that.
         """
         platform = Platform(Catalog(connection), self.config)
         found: list[ReferenceSource] = []
@@ -74,25 +71,24 @@ class PlatformUses:
         return [("processed_documents", [SOURCE_COLUMN, *OUTPUT_COLUMNS], _from_root)]
 
     def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those of the names that a row refers to now, or that were kept when their row went.
+        """Those of the names that a row refers to now, or that were kept when their row was deleted.
 
         Raises:
-            ConfigurationError: it cannot be known.
+            ConfigurationError: the references cannot be found.
         """
         if not names:
             return set()
-        return references.referred_to(connection, self.sources(connection), names) | self.still_referenced(
-            connection, names
-        )
+        referred_to = references.referred_to(connection, self.sources(connection), names)
+        return referred_to | self.still_referenced(connection, names)
 
     def still_referenced(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those that stayed when the row that named them went."""
+        """Those of the names that were kept when the row that named them was deleted."""
         wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
         statement = sa.select(kept_files.c.name).where(kept_files.c.store == self.store)
         return set(connection.scalars(statement.where(kept_files.c.name == sa.any_(wanted))))
 
     def referenced_by_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those in the folder of an upload session that exists, whether or not a document names them."""
+        """Those of the names in the folder of an existing upload session, whether or not a document names them."""
         if self.store != BUCKET:
             return set()
         sessions = Platform(Catalog(connection), self.config).table("upload_sessions")

@@ -1,1 +1,1 @@
-"""Upload sessions that are over, and what they left in storage."""
+"""Expired upload sessions, and their files in storage."""

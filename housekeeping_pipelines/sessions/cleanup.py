@@ -1,4 +1,4 @@
-"""Sessions that are over leave the database; their files follow by way of the outbox, when storage answers."""
+"""Delete expired sessions; their files follow through the outbox as soon as storage answers."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def cleanup_files(
     limits: Limits,
     max_storage_bytes: int | None = None,
 ) -> SessionReport:
-    """Delete the sessions that are over, the oldest first, and then their files.
+    """Delete expired sessions, the oldest first, and then their files.
 
-    Storage that does not answer is a warning: the files wait in the outbox. Storage that refuses makes it `partial`.
+    Storage that does not answer is a warning, and the files wait in the outbox. Storage that refuses makes the run
+    `partial`.
     """
 
     def policy(catalog: Catalog, now: datetime) -> RowPolicy:
@@ -80,10 +81,10 @@ def _with_quota(report: SessionReport, store_of: Callable[[str], Store], max_byt
     try:
         usage = store_of(BUCKET).storage.usage()
     except Unavailable:
-        # It has been said, or will be as soon as there is a file to remove.
+        # The removal of files reports it.
         return report
     except HousekeepingError as error:
-        return replace(report, warnings=(*report.warnings, f"how full storage is is not known: {error.one_line}"))
+        return replace(report, warnings=(*report.warnings, f"storage usage is unknown: {error.one_line}"))
     warning = quota_warning(usage.bytes, max_bytes)
     return replace(
         report,

@@ -1,8 +1,7 @@
-"""Which upload sessions are over.
+"""Which upload sessions have expired.
 
-A session lives as long as somebody does something in it: its last activity is the later of `last_activity` and its
-newest document, since the applications that keep the former up to date are few. One with a document in `processing`
-is in use, however old it is.
+A session's last activity is the later of `last_activity` and the creation of its newest document, because few
+applications keep `last_activity` up to date. A session with a document in `processing` is in use, at any age.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ PROCESSING = "processing"
 
 @dataclass(frozen=True, kw_only=True)
 class Expiry:
-    """What makes a session's end.
+    """The conditions under which a session expires.
 
     Attributes:
-        hours: without activity after which it is over.
-        session: only this one, at any age; never while it is in use.
-        include_outputs: whether what was made of the uploads goes with them.
-        with_files: False leaves sessions that have files.
+        hours: hours without activity after which a session expires.
+        session: only this session, at any age; never while it is in use.
+        include_outputs: whether the outputs derived from the uploads are deleted with them.
+        with_files: False keeps sessions that have files.
     """
 
     hours: int = 1
@@ -42,16 +41,16 @@ class Expiry:
 
 
 def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPolicy:
-    """Sessions without activity for so many hours, with their documents and these documents' files."""
+    """Sessions without activity for `expiry.hours`, with their documents and the documents' files."""
     sessions, documents = platform.table("upload_sessions"), _Documents(platform)
     last_activity = sessions["last_activity"]
     eligible = [~documents.exist(documents["processing_status"] == PROCESSING)]
     reason = f"not used for more than {expiry.hours} h"
     if expiry.session is not None:
-        # Naming a session replaces its floor, never the check that it is in use.
+        # Naming a session replaces the age floor, never the check that it is in use.
         eligible.append(sa.cast(sessions["session_key"], sa.Text) == expiry.session)
         old: sa.ColumnElement[bool] = sa.true()
-        reason = "it was named"
+        reason = "named by the user"
     else:
         cutoff = now - timedelta(hours=expiry.hours)
         old = last_activity < cutoff
@@ -82,7 +81,7 @@ def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPo
 
 
 class _Documents:
-    """The documents of a session, under a name of their own beside the engine's use of the table."""
+    """The documents of a session, under an alias that does not clash with the engine's use of the table."""
 
     def __init__(self, platform: Platform) -> None:
         self.mapped = platform.table("processed_documents")
@@ -96,7 +95,7 @@ class _Documents:
         return self._alias.c[str(self.mapped[column].key)]
 
     def exist(self, which: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        """Whether a session has a document that is so."""
+        """Whether a session has a document that satisfies the condition."""
         own = self["session_key"] == self._sessions["session_key"]
         found = sa.select(sa.literal(1)).select_from(self._alias).where(own, which)
         return found.correlate(self._sessions.live.selectable).exists()

@@ -1,4 +1,4 @@
-"""A session of our own on the configured storage, to see the clean-up work without touching anybody's."""
+"""A test session on the configured storage, which shows that the clean-up works without touching other sessions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SESSION = "test_cleanup_session_123"
 AGE = timedelta(days=2)
 
-# What a test document is called: by this name we know a session of this key for ours.
+# The name of a test document.
 _DOCUMENT = "housekeeping test document {}.txt"
 _DOCUMENTS = 3
 
@@ -51,14 +51,14 @@ class SelfTest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The test objects."""
+        """The names of the test objects."""
         return tuple(f"{SESSION}/document {number}.txt" for number in range(1, _DOCUMENTS + 1))
 
     def create(self, now: datetime) -> None:
-        """Make the session, unused for two days, with completed documents; what of it is there is made anew.
+        """Create the session, unused for two days, with completed documents; an existing test session is replaced.
 
         Raises:
-            Refused: there is a session of this key that is not ours.
+            Refused: a session with this key exists that the test did not create.
         """
         self.check_is_ours()
         self._delete_rows()
@@ -85,39 +85,38 @@ class SelfTest:
     def check_is_ours(self) -> None:
         """
         Raises:
-            Refused: there is a session of this key that the test did not make, or one of its documents is not the
-                test's.
+            Refused: a session with this key exists, and it or one of its documents was not created by the test.
         """
         paths = sa.select(self.documents["source_file_path"]).where(self.documents["session_key"] == SESSION)
         found = list(self.connection.scalars(paths))
         if any(path not in self.names for path in found):
-            problem = f"session {SESSION} has documents that the test did not make"
+            problem = f"session {SESSION} has documents that the test did not create"
         elif not found and self._rows(self.sessions):
-            # Session and documents are made in one transaction, and go in one.
-            problem = f"there is a session {SESSION} that the test did not make: it has no documents"
+            # The session and its documents are inserted in one transaction, and deleted in one.
+            problem = f"session {SESSION} exists, and the test did not create it: it has no documents"
         else:
             return
-        raise Refused(problem, hint="the test touches only its own session: rename this one, or remove it yourself")
+        raise Refused(problem, hint="rename or delete this session: the test changes only the session that it created")
 
     def check_is_there(self) -> None:
         """
         Raises:
-            Refused: it is somebody else's.
-            ConfigurationError: there is none.
+            Refused: the session was not created by the test.
+            ConfigurationError: the session does not exist.
         """
         self.check_is_ours()
         if not self._rows(self.sessions):
             raise ConfigurationError(
-                f"there is no session {SESSION}", hint="make it: housekeeping test-cleanup --create-test-data"
+                f"there is no session {SESSION}", hint="create it: housekeeping test-cleanup --create-test-data"
             )
 
     def findings(self) -> list[tuple[str, bool]]:
-        """What should be so after a clean-up, and whether it is."""
+        """What a clean-up should have achieved, and whether it did."""
         files, where = f"its files are gone from {self.store.storage.label}", self.store.storage
         try:
             left = {each.name for each in where.list(f"{SESSION}/")} & set(self.names)
         except HousekeepingError as error:
-            files, left = f"{files}: not known, {error.one_line}", set(self.names)
+            files, left = f"{files}: unknown, {error.one_line}", set(self.names)
         return [
             ("the session's row is gone", not self._rows(self.sessions)),
             ("its documents' rows are gone", not self._rows(self.documents)),

@@ -1,4 +1,4 @@
-"""How full storage is, and what could go: the numbers of `cleanup-files --stats`."""
+"""Storage usage, and what a clean-up would delete: the numbers of `cleanup-files --stats`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class StorageStatistics:
-    """What storage holds and what of it could go; sizes in bytes, of files whose size is known.
+    """What storage holds, and what a clean-up would delete; sizes in bytes, of files whose size is known.
 
     Attributes:
         file_types: extension -> files; `` for none.
         old_files: files last written more than `hours` ago.
-        old_sessions: sessions that the next clean-up would take.
-        waiting_files, stuck_files: in the outbox, and of these those that failed again and again.
+        old_sessions: sessions that the next clean-up would delete.
+        waiting_files, stuck_files: files in the outbox, and those of them that failed repeatedly.
         quota_bytes, quota_used: MAX_STORAGE_SIZE_MB, and the share of it that is used.
-        error: why storage could not be asked; its numbers are then 0.
+        error: why storage could not be read; its numbers are then 0.
     """
 
     storage: str
@@ -54,12 +54,12 @@ class StorageStatistics:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistics as JSON values, with `total_size_mb` besides."""
+        """The statistics as JSON values, with `total_size_mb` added."""
         return asdict(self) | {"total_size_mb": round(self.total_size_bytes / MEGABYTE, 2)}
 
 
 def quota_warning(used: int, quota: int) -> str | None:
-    """What to say of a storage that fills up; None while there is room."""
+    """The warning for storage that is nearly full or over its quota; None below WARN_AT."""
     share = used / quota
     if share < WARN_AT:
         return None
@@ -68,17 +68,17 @@ def quota_warning(used: int, quota: int) -> str | None:
         return f"storage holds {size}, {share:.0%} of MAX_STORAGE_SIZE_MB ({limit})"
     return (
         f"storage holds {size}, more than MAX_STORAGE_SIZE_MB ({limit}), and nothing more has expired:"
-        " give it more room, or sessions a shorter life (CLEANUP_INTERVAL_HOURS)"
+        " add storage, or let sessions expire sooner (CLEANUP_INTERVAL_HOURS)"
     )
 
 
 def storage_statistics(
     connection: sa.Connection, platform: Platform, store: Store, *, now: datetime, hours: int, quota_bytes: int
 ) -> StorageStatistics:
-    """Look at everything in the store, and at the sessions; changes nothing.
+    """Read the whole listing of the store, and the sessions; changes nothing.
 
     Raises:
-        ConfigurationError: the platform has no such tables.
+        ConfigurationError: the platform lacks one of the tables.
     """
     policy = expired_sessions(platform, now, Expiry(hours=hours))
     sessions = sa.select(sa.func.count()).select_from(policy.table.selectable).where(policy.condition)
@@ -133,9 +133,9 @@ def _count(objects: Iterable[StoredObject], cutoff: datetime) -> _Counts:
 
 def _recommendation(old_sessions: int, used: float, stuck: int, error: str | None) -> str:
     if error is not None:
-        return "mend storage: housekeeping check"
+        return "check storage: housekeeping check"
     if old_sessions:
         return "clean up: housekeeping cleanup-files"
     if used >= WARN_AT:
-        return "give storage more room, or raise MAX_STORAGE_SIZE_MB"
-    return "see why files stay: housekeeping run drain_file_outbox" if stuck else "nothing to do"
+        return "add storage, or raise MAX_STORAGE_SIZE_MB"
+    return "find out why files cannot be removed: housekeeping run drain_file_outbox" if stuck else "nothing to do"

@@ -232,7 +232,7 @@ def test_the_self_test_leaves_a_session_of_its_name_that_is_not_its_own(
     for arguments in ([], ["--create-test-data"]):
         refused = installation.run("test-cleanup", *arguments)
         assert refused.returncode == 3
-        assert "did not make" in refused.stderr
+        assert "did not create" in refused.stderr
     assert key in column(world.engine, "SELECT session_key FROM upload_sessions")
     assert column(world.engine, "SELECT source_file_path FROM processed_documents ORDER BY 1")[2:] == (
         [document] if document else []

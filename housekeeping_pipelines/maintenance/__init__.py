@@ -1,1 +1,1 @@
-"""The housekeeping of the housekeeping: undo, the trash's expiry, the outbox of files."""
+"""Housekeeping's own upkeep: undo, the expiry of the trash, the outbox of files."""

@@ -1,4 +1,4 @@
-"""Draining the outbox as a task with a report."""
+"""Drain the outbox, as a task with a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.settings import Settings
 
-# Enough for a sensor to know that there is work.
+# A sensor needs no exact count.
 PROBE_LIMIT = 10_000
 
 
@@ -28,7 +28,7 @@ def drain_outbox(
     run: Run,
     store_of: Callable[[str], Store],
 ) -> Report:
-    """Remove what waits in the outbox; a store that does not answer is a warning, one that refuses a failure."""
+    """Remove the files in the outbox; a store that does not answer is a warning, one that refuses is a failure."""
     connection = run.connection
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     due = count_due(connection, run.clock())
@@ -51,8 +51,9 @@ def drain_outbox(
     tally.skipped |= {"in_use": drained.in_use, "held": drained.held}
     tally.failed = [FailedItem(item, reason) for item, reason in drained.failed.items()]
     tally.failed_count = drained.failed_count
-    tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.unavailable.items()]
-    tally.warnings += [f"{item} could not be removed for long: {reason}" for item, reason in left]
+    unavailable = drained.unavailable.items()
+    tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in unavailable]
+    tally.warnings += [f"{item} still cannot be removed: {reason}" for item, reason in left]
     return tally.report(run)
 
 

@@ -1,4 +1,4 @@
-"""Undo and expiry as tasks with reports."""
+"""Undo a run and purge the trash, as tasks with reports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 _STILL_DUE = (
-    "what came back still matches the policy that took it: the next run takes it again, unless you hold it"
-    " (`housekeeping hold add`) or give it a longer life"
+    "restored data still matches the policy that deleted it: put a hold on it (`housekeeping hold add`) or lengthen its"
+    " retention, or the next run deletes it again"
 )
 
 
@@ -35,17 +35,17 @@ def undo(
     store_of: Callable[[str], Store],
     for_good: Callable[[str], Iterable[Mapping[str, int]]] = lambda _: (),
 ) -> Report:
-    """Bring a run's rows and files back; `partial` when something had to stay in the trash.
+    """Restore a run's rows and files; `partial` if something could not be restored and stays in the trash.
 
     Args:
-        for_good: what a run's tasks say that they deleted for good, so that it is not missed in silence.
+        for_good: returns what the run's tasks report as deleted permanently, so that the report can name it.
 
     Raises:
-        ConfigurationError: the trash has nothing of such a run.
+        ConfigurationError: the trash has nothing of the run.
         Refused: DRY_RUN is true.
     """
     if run.dry_run:
-        raise Refused("nothing is brought back while DRY_RUN is true", hint="set DRY_RUN=false")
+        raise Refused("nothing is restored while DRY_RUN is true", hint="set DRY_RUN=false")
     connection = run.connection
     found = find_run(connection, run_id)
     connection.rollback()
@@ -55,7 +55,7 @@ def undo(
         restore_files(connection, found, store_of, result)
     tally = Tally(failed=list(result.conflicts), failed_count=result.conflict_count)
     tally.warnings += [
-        f"{count:,} of {name} went for good and are not back"
+        f"{count:,} of {name} were deleted permanently and cannot be restored"
         for counts in for_good(found)
         for name, count in counts.items()
     ]
@@ -73,7 +73,7 @@ def purge_trash(
     retention_days: int,
     run_id: str | None,
 ) -> Report:
-    """Remove for good what was deleted longer ago than `retention_days`, or the whole of one run."""
+    """Purge what was deleted more than `retention_days` ago, or everything of one run."""
     before = run.started_at - timedelta(days=retention_days)
     connection = run.connection
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)

@@ -386,5 +386,5 @@ def test_dry_run_in_the_environment_makes_every_run_dry(engine: sa.Engine, insta
         assert connection.scalar(sa.text("SELECT count(*) FROM housekeeping.statistics_snapshots")) == 0
     done = installation.run("undo", run_id, DRY_RUN="true")
     assert done.returncode == 3
-    assert "nothing is brought back while DRY_RUN is true" in done.stdout
+    assert "nothing is restored while DRY_RUN is true" in done.stdout
     assert rows(engine) == before

@@ -147,7 +147,7 @@ def test_what_no_undo_brings_back_is_said(world: World, installation: Installati
     assert "1 file deleted permanently: STORAGE_TRASH_PREFIX is not set" in done.stdout
     assert far.names("documents") == ["live/a.pdf", "lost/x.pdf"]
     back = installation.run("undo", run_id, **remote(far))
-    assert (back.returncode, "1 of bucket went for good and are not back" in back.stdout) == (0, True)
+    assert (back.returncode, "1 of bucket were deleted permanently and cannot be restored" in back.stdout) == (0, True)
 
     world.session("done", idle=2 * DAY)
     kept = installation.run("cleanup-files", "--session", "done", STORAGE_TRASH_PREFIX="trash", **remote(far))

@@ -1,15 +1,15 @@
-"""The rules that refuse a run before it deletes anything: here for rows, files, objects and vectors, and nowhere else.
+"""Every rule that refuses a run before it deletes anything, for rows, files, objects and vectors alike.
 
-- paused: everything is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run
-  before its next batch).
-- privileges: a table's rows could not be deleted, or not be restored (`check_privileges`).
-- empty reference: a table that says what is in use is empty (`check_references`), or its values name nothing in the
-  store (`check_sources`).
-- links: files of a folder have more names than their own (`check_no_inner_links`).
-- fraction: too large a share of a table or store would be deleted (`check_fraction`).
+- paused: deletion is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run that
+  is in progress before its next batch).
+- privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
+- empty reference: a table whose rows keep candidates is empty (`check_references`), or none of its values names
+  anything in the store (`check_sources`).
+- links: a store has links to its own files, so that a row may name a file by another name (`check_no_inner_links`).
+- fraction: the candidates are too large a share of the table or store (`check_fraction`).
 
-Three rules are not guards, since they keep single candidates and refuse no run: the age floor is a condition of each
-policy and search, holds are in `deletion.holds`, and what refers to a candidate is asked again just before it goes.
+Rules that keep single candidates and refuse no run are elsewhere: the age floor is a condition of each policy and of
+each search, holds are in `deletion.holds`, and references are read again just before a candidate is deleted.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.postgres.catalog import Table
 
-_ALLOW_EMPTY = "set allow_empty_reference: true if it is really meant to be empty"
+_ALLOW_EMPTY = "set allow_empty_reference: true if it is meant to be empty"
 
 
 class Source(Protocol):
-    """A column whose values say what is in use."""
+    """A column whose values name what is in use."""
 
     @property
     def table(self) -> Table:
-        """The table whose column it is."""
+        """The table of the column."""
 
     @property
     def label(self) -> str:
-        """The column as a person writes it."""
+        """The column in messages."""
 
 
 def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
     """
     Raises:
-        Refused: everything is paused.
+        Refused: deletion is paused.
     """
     if by_setting:
         raise Refused("paused by HOUSEKEEPING_PAUSED", hint="set HOUSEKEEPING_PAUSED=false")
@@ -56,12 +56,12 @@ def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
 
 
 def is_paused(connection: sa.Connection) -> bool:
-    """Whether `housekeeping pause` was called since."""
+    """Whether `housekeeping pause` is in effect."""
     return paused_reason(connection) is not None
 
 
 def check_privileges(connection: sa.Connection, plan: Plan, *, trashed: bool) -> None:
-    """What may be deleted must also be allowed to come back: undo needs INSERT.
+    """Require the privileges to delete and to restore: undo needs INSERT.
 
     Raises:
         Refused: the user lacks a privilege on a table of the plan; the hint grants it.
@@ -91,13 +91,13 @@ def check_references(
     *,
     orphaned: str = "everything that refers to it",
 ) -> None:
-    """An empty reference table looks exactly like one that could not be read: everything would be an orphan.
+    """Require rows in each reference table: an empty one makes everything an orphan, and may be one that was lost.
 
     Args:
-        orphaned: what would be an orphan; it is known not to be empty.
+        orphaned: what would be an orphan; the caller knows that there is some.
 
     Raises:
-        Refused: a table that is referred to is empty.
+        Refused: a reference table is empty.
     """
     if limits.allow_empty_reference:
         return
@@ -109,11 +109,11 @@ def check_references(
 def check_sources(
     connection: sa.Connection, sources: Sequence[Source], keys: sa.CompoundSelect[Any], store: str, limits: Limits
 ) -> None:
-    """A table that was emptied, or paths that lead elsewhere, look exactly like files that nobody needs.
+    """Require rows in each source's table, and a value that names a file: paths may lead to another folder.
 
     Args:
-        keys: the names that the sources' values stand for, in the column `key`; null where one stands for none.
-        store: the label of a store that is not empty.
+        keys: the names that the sources' values stand for, in the column `key`; null where a value stands for none.
+        store: the label of the store, which is not empty.
 
     Raises:
         Refused: a source's table is empty, or no value of any source names a file.
@@ -142,21 +142,21 @@ def check_no_inner_links(store: str, links: Sequence[str]) -> None:
     if links:
         raise Refused(
             f"{store} has links within itself, such as {links[0]}: a row may name a file by one",
-            hint="replace them by what they lead to",
+            hint="replace each link with its target",
         )
 
 
 def check_fraction(what: str, candidates: int, total: int, limits: Limits) -> None:
     """
     Args:
-        what: is counted, as `rows of messages`.
+        what: the items that are counted, as `rows of messages`.
 
     Raises:
-        Refused: the run would take more of the total than `max_fraction`.
+        Refused: the candidates are more than `max_fraction` of the total.
     """
     if limits.allow_large_deletion or candidates < limits.guard_minimum or candidates <= limits.max_fraction * total:
         return
     raise Refused(
         f"{candidates:,} of {total:,} {what} are candidates, more than {limits.max_fraction:.0%}",
-        hint="with allow_large_deletion: true it would run; try that with --dry-run first",
+        hint="check with --dry-run, then set allow_large_deletion: true",
     )

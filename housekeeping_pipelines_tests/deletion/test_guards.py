@@ -98,7 +98,7 @@ def test_more_than_the_fraction_is_refused_from_the_minimum_on(engine: sa.Engine
         message = refused(delete(engine, "items", guard_minimum=6, max_fraction=0.5, dry_run=dry_run))
         assert message == (
             "6 of 10 rows of items are candidates, more than 50%; "
-            "with allow_large_deletion: true it would run; try that with --dry-run first"
+            "check with --dry-run, then set allow_large_deletion: true"
         )
     assert ids(engine) == list(range(1, 11))
     for limits in (

@@ -6,13 +6,13 @@ Files are empty, 1000 to a folder; nine of ten are named by `detections.file_pat
 folder, and one reference in ten has no file. All contenders run in a process of their own over the same files and the
 same embedded server with its default settings, and must find as many orphans. The shell sorts psql's export and the
 output of `find` bytewise and compares them with `comm`; it learns neither a size nor an age, nor which references have
-no file. Plain Python looks each file of `Path.rglob` up in a set, and takes an orphan's size and time by `stat`. The
-engine is in dry run: it examines each orphan for size and age, counts the references without a file, and deletes
+no file. Plain Python looks up each file of `Path.rglob` in a set, and gets an orphan's size and time by `stat`. The
+engine does a dry run: it examines each orphan for size and age, counts the references without a file, and deletes
 nothing. Time starts after the imports; memory is the highest resident size of the process less that after its
-imports, without what the shell starts. The files are in the page cache for all of them.
+imports, without what the shell starts. The files are in the page cache for all contenders.
 
-Last measured, with no option. The time of a shell pipeline that takes no sizes, no ages and no references without a
-file is not reached:
+Last measured, without options. The goal, 1.5 times a shell pipeline that learns no sizes, no ages and no references
+without a file, is not reached:
 
     2026-11-25, PostgreSQL 18.4, Python 3.11.7, 2 cores: 1,000,000 files,
     100,000 of them orphans, 1,000,000 references, median of 3 rounds
@@ -23,10 +23,10 @@ file is not reached:
     this engine, dry run         2.58     2.54..2.60      2.46     0.168    23 MB
       to reach                                            1.50     0.167    60 MB
 
-What bounds it: 0.6 s to list in Python, of which the bare scandir takes 0.47 and during which the server has little to
-do, since the references' snapshot must begin after it; 1.0 s of one server process for the join both ways, whose first
-orphan comes when more than half of it is over; and 0.5 s to look at what came late. Other sizes of hash tables and of
-batches and one row a folder for the listing were not faster.
+Where time goes: 0.6 s to list in Python, of which bare scandir takes 0.47, while the server is nearly idle, since the
+references' snapshot must begin after the listing; 1.0 s of one server process for the full join, whose first orphan
+arrives after more than half of that time; and 0.5 s to examine the orphans that arrive last. Other sizes of hash tables
+and batches, and one row per folder for the listing, were not faster.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def url(address: dict[str, Any]) -> Any:
 
 
 def contend(name: str, folder: Path, address: dict[str, Any]) -> None:
-    """In a process of its own: do the work and print what it took, as JSON."""
+    """Do the work in this process and print its time and memory, as JSON."""
     prepare = {"shell": find_by_shell, "python": find_by_python, "engine": find_by_engine}
     work = prepare[name](folder, address)
     before = _peak_bytes(reset=True)
@@ -244,7 +244,7 @@ def make_references(address: dict[str, Any], count: int) -> None:
 
 
 def show(results: dict[str, list[Measurement]]) -> None:
-    """The medians and the ratios, and what they were meant to be."""
+    """Print the medians, the ratios and the goals."""
     medians = {name: statistics.median(m.seconds for m in of) for name, of in results.items()}
     print(" " * 24 + _row("seconds", "spread", "/ shell", "/ Python", "memory"))
     for name, of in results.items():

@@ -1,15 +1,15 @@
-"""How long it takes to remove objects from a bucket, and in how many requests: a bare loop, the resource, the engine.
+"""Time and requests to remove objects from a bucket: a bare loop, the resource, the engine.
 
     python benchmarks/removal.py [--objects 10000] [--rounds 3]
 
-The loop is the client's own `remove`, 500 names at a time, which says nothing about what it did not remove. "resource"
+The loop is the client's own `remove`, 500 names at a time, which does not report what it failed to remove. "resource"
 is `SupabaseBucket.remove` of all names in one call; "engine" is a whole run of cleanup_orphan_objects: it lists the
-bucket, joins the listing with the rows that name objects, and for each batch writes the outbox, looks again at rows and
-objects, removes, and writes down what storage confirmed. "loop with listing" is its peer: it lists with `list_v2` and
-removes what a set of names does not have. Without SUPABASE_URL and SUPABASE_KEY the server is the tests' double, in a
+bucket, joins the listing with the rows that name objects, and for each batch writes the outbox, rechecks rows and
+objects, removes, and records what storage confirmed. "loop with listing" is its peer: it lists with `list_v2` and
+removes what is not in a set of names. Without SUPABASE_URL and SUPABASE_KEY the server is the tests' double, in a
 process of its own; it takes half a millisecond an object, as the real one does (supabase-storage 1.11.2 with files).
 
-Last measured, with no option, on a shared virtual machine:
+Last measured, without options, on a shared virtual machine:
 
     2026-11-23, 2 cores: 10,000 objects of the double, 3 rounds
 
@@ -62,7 +62,7 @@ SECONDS_AN_OBJECT = 0.0005
 
 @dataclass(frozen=True)
 class Server:
-    """A storage server with one bucket; `requests` tells how many came since it was last asked, if it can."""
+    """A storage server with one bucket; `requests` returns their number since the last call, if it is known."""
 
     url: str
     key: str
@@ -250,7 +250,7 @@ def main() -> None:
                 work()
                 taken = time.perf_counter() - started
                 requests[name] = server.requests()
-                # The first round opens connections and warms everybody up.
+                # The first round opens connections and fills caches.
                 if number:
                     seconds[name].append(taken)
     shutil.rmtree(home, ignore_errors=True)

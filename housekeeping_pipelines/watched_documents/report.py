@@ -11,6 +11,8 @@ from housekeeping_pipelines.execution.wording import counted, in_units
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from housekeeping_pipelines.execution.report import Mark
+
 _MEASURED = ("updated", "unchanged", "gone", "held_for_review", "chunks_embedded", "chunks_reused", "fetched_bytes")
 
 
@@ -63,8 +65,9 @@ class SyncReport(Report):
     def done_lines(self) -> Iterator[Line]:
         changed = ("would be updated", self.would_update) if self.dry_run else ("updated", self.updated)
         others = (("unchanged", self.unchanged), ("gone", self.gone), ("held for review", self.held_for_review))
-        for mark, (text, count) in (("done", changed), *(("note", other) for other in others)):
+        for text, count in (changed, *others):
             if count:
+                mark: Mark = "done" if text == changed[0] else "note"
                 yield Line(mark, text, count, "document" if count == 1 else "documents")
         if self.updated:
             embedded, reused = counted(self.chunks_embedded, "chunk"), counted(self.chunks_reused, "chunk")

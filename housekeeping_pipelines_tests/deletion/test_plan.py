@@ -345,7 +345,7 @@ def test_what_is_cleared_must_have_a_key(engine: sa.Engine) -> None:
     report = delete(engine, "parents")
     assert (report.status, report.deleted) == ("refused", {})
     assert report.message == (
-        "notes has no primary key, so what to_parent clears could not be brought back; give notes a primary key"
+        "notes has no primary key, so what to_parent clears could not be restored; give notes a primary key"
     )
     assert column(engine, "SELECT parent FROM notes") == [1]
 

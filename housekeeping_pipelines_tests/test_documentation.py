@@ -46,6 +46,11 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "make dev": "the UI runs until Ctrl-C",
     "make install": "installs from a package registry",
+    "make check": "run by whoever changes the code",
+    "make test": "these tests are among them",
+    "make mutants": "takes minutes",
+    "make bench": "takes minutes",
+    ".venv/bin/pytest": "these tests are among them",
     "git ": "needs a repository to clone",
     "cd /srv": "a folder of the reader's server",
     "sudo ": "changes the machine: accounts, services",

@@ -13,18 +13,21 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from dotenv import dotenv_values
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
 
 OVERRIDES_VARIABLE = "HOUSEKEEPING_OVERRIDES"
 
@@ -92,18 +95,36 @@ def _languages(value: object) -> object:
     return found
 
 
+# Marks the text of an address, in which a password may stand.
+_ADDRESS = object()
+
 PostgresUrl = Annotated[sa.URL, BeforeValidator(_postgres_url)]
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url), _ADDRESS]
 Cron = Annotated[str, BeforeValidator(check_cron)]
 # Ages and periods beyond a century are typing errors, and overflow PostgreSQL's and Python's clocks.
 Days = Annotated[int, Field(ge=1, le=36500)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
-class Settings(BaseModel):
+class _Layer(PydanticBaseSettingsSource):
+    """The variables of one origin."""
+
+    def __init__(self, origin: Origin, variables: Mapping[str, str]) -> None:
+        super().__init__(Settings)
+        self.origin = origin
+        self.variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self.variables.get(field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: self.variables[name.upper()] for name in Settings.model_fields if name.upper() in self.variables}
+
+
+class Settings(BaseSettings):
     """The settings of one process; every field is an environment variable of the same name in capitals."""
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=False)
 
     database_url: PostgresUrl | None = Field(
         None, description="the platform's database; unset: an embedded PostgreSQL under HOUSEKEEPING_HOME"
@@ -144,7 +165,7 @@ class Settings(BaseModel):
     supabase_url: HttpUrl | None = Field(
         None, description="the Supabase project; unset: the folder bucket under HOUSEKEEPING_HOME stands in"
     )
-    supabase_key: str | None = Field(None, description="its service key, which may list, move and remove")
+    supabase_key: SecretStr | None = Field(None, description="its service key, which may list, move and remove")
     supabase_bucket: str = Field("documents", description="the bucket of the upload sessions' documents")
     supabase_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="requests to it at the same time")
     storage_trash_prefix: Annotated[str | None, BeforeValidator(_folder_name)] = Field(
@@ -193,27 +214,29 @@ class Settings(BaseModel):
     collector_url: HttpUrl | None = Field(
         None, description="a collector that fetches documents; unset: the built-in sources do"
     )
-    github_token: str | None = Field(None, description="for private repositories, and more requests an hour")
+    github_token: SecretStr | None = Field(None, description="for private repositories, and more requests an hour")
     gitlab_url: HttpUrl = Field("https://gitlab.com", description="the GitLab that GITLAB_TOKEN is for")
-    gitlab_token: str | None = Field(None, description="a token that may read repositories")
+    gitlab_token: SecretStr | None = Field(None, description="a token that may read repositories")
     confluence_url: HttpUrl | None = Field(None, description="the Confluence that CONFLUENCE_TOKEN is for")
     confluence_username: str | None = Field(None, description="the account of a cloud token; unset: a server's token")
-    confluence_token: str | None = Field(None, description="an API token (cloud) or a personal access token (server)")
+    confluence_token: SecretStr | None = Field(
+        None, description="an API token (cloud) or a personal access token (server)"
+    )
     drupalwiki_url: HttpUrl | None = Field(None, description="the DrupalWiki that DRUPALWIKI_TOKEN is for")
-    drupalwiki_token: str | None = Field(None, description="its REST API's token")
+    drupalwiki_token: SecretStr | None = Field(None, description="its REST API's token")
     youtube_languages: Annotated[tuple[str, ...], BeforeValidator(_languages)] = Field(
         ("en",), description="languages of transcripts, the preferred first, by commas"
     )
-    vector_store_url: str | None = Field(
+    vector_store_url: Annotated[str, _ADDRESS] | None = Field(
         None,
         description="pgvector in another database (postgresql://), lancedb:///FOLDER or qdrant://HOST:PORT; unset:"
         " pgvector in the platform's database",
     )
-    vector_store_api_key: str | None = Field(None, description="Qdrant's key")
+    vector_store_api_key: SecretStr | None = Field(None, description="Qdrant's key")
     embedding_base_url: HttpUrl | None = Field(
         None, description="an OpenAI-compatible server of embeddings; unset: an offline, lexical stand-in"
     )
-    embedding_api_key: str | None = Field(None, description="its key")
+    embedding_api_key: SecretStr | None = Field(None, description="its key")
     embedding_model: str | None = Field(None, description="its model")
     sync_watched_documents_interval_seconds: Annotated[int, Field(ge=5, le=86400)] = Field(
         300, description="how often watched_documents_sensor looks for documents that are due"
@@ -228,8 +251,23 @@ class Settings(BaseModel):
         description="when test_housekeeping_schedule, off by default, runs daily_housekeeping_job",
     )
 
-    _layers: tuple[tuple[Origin, dict[str, str]], ...] = PrivateAttr(default=())
-    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+    _layers: tuple[_Layer, ...] = PrivateAttr()
+    _directory: Path = PrivateAttr()
+
+    def __init__(self, directory: Path, layers: tuple[_Layer, ...]) -> None:
+        """
+        Args:
+            layers: where variables come from; an earlier one outranks a later one.
+        """
+        super().__init__(_build_sources=(layers, {}))
+        self._directory = directory
+        self._layers = layers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_default_for_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # Not earlier: an empty line in .env still hides the exported variable, since Dagster exports the empty value.
+        return {name: value for name, value in given.items() if value != ""}
 
     @property
     def directory(self) -> Path:
@@ -247,8 +285,7 @@ class Settings(BaseModel):
 
     def _line(self, name: str) -> SettingLine:
         variable = name.upper()
-        given = [(origin, values[variable]) for origin, values in self._layers if variable in values]
-        # An empty line in .env still hides the exported variable: Dagster exports the empty value over it.
+        given = [(layer.origin, layer.variables[variable]) for layer in self._layers if variable in layer.variables]
         origin: Origin = given[0][0] if given and given[0][1] != "" else "default"
         shadows = tuple(
             (layer, _mask(name, value)) for layer, value in given[1:] if value != "" and value != given[0][1]
@@ -283,41 +320,27 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
     dotenv = {key: value for key, value in dotenv_values(directory / ".env").items() if value is not None}
     overrides = json.loads(exported.get(OVERRIDES_VARIABLE) or "{}")
     # A Dagster process has already exported its .env: what it holds is told apart by being the same.
-    layers: tuple[tuple[Origin, dict[str, str]], ...] = (
-        ("command line", overrides),
-        (".env", dotenv),
-        ("environment", exported),
-    )
-    merged = exported | dotenv | overrides
-    given = {name: merged[name.upper()] for name in Settings.model_fields if merged.get(name.upper())}
+    layers = (_Layer("command line", overrides), _Layer(".env", dotenv), _Layer("environment", exported))
     try:
-        settings = Settings.model_validate(given)
+        settings = Settings(directory, layers)
     except ValidationError as error:
         raise ConfigurationError(_explain(error), hint=_where(error, layers)) from None
-    paths = {
-        name: (directory / path).absolute() if path is not None else None
-        for name, path in (
-            ("housekeeping_home", settings.housekeeping_home.expanduser()),
-            ("housekeeping_config", settings.housekeeping_config.expanduser()),
-            ("log_file", settings.log_file and settings.log_file.expanduser()),
-            ("direct_uploads_path", settings.direct_uploads_path and settings.direct_uploads_path.expanduser()),
-            ("documents_path", settings.documents_path and settings.documents_path.expanduser()),
-            ("media_path", settings.media_path and settings.media_path.expanduser()),
-        )
-    }
-    settings = settings.model_copy(update=paths)
-    settings._layers = layers
-    settings._directory = directory
-    return settings
+    paths = {name: (directory / value.expanduser()).absolute() for name, value in settings if isinstance(value, Path)}
+    return settings.model_copy(update=paths)
+
+
+def reveal(secret: SecretStr | None) -> str | None:
+    """A secret's text, for the client that needs it; None if it is not set."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def _explain(error: ValidationError) -> str:
     return "; ".join(f"{_variable(e)} is {_mask(_field(e), e['input'])!r}: {_accepted(e)}" for e in error.errors())
 
 
-def _where(error: ValidationError, layers: tuple[tuple[Origin, dict[str, str]], ...]) -> str:
+def _where(error: ValidationError, layers: tuple[_Layer, ...]) -> str:
     variable = _variable(error.errors()[0])
-    origin = next(origin for origin, values in layers if variable in values)
+    origin = next(layer.origin for layer in layers if variable in layer.variables)
     return f"mend {variable}, which comes from {'the ' if origin != '.env' else ''}{origin}"
 
 
@@ -339,12 +362,13 @@ def _accepted(error: Any) -> str:
 
 
 def _mask(name: str, value: object) -> str:
-    """A value as it may be shown: the password in an address is not."""
+    """A value, accepted or as it was given, as it may be shown: a secret and the password in an address are not."""
+    kinds = _kinds(Settings.model_fields[name])
     if value is None:
         return ""
-    if name.endswith(("_key", "_token")):
+    if SecretStr in kinds:
         return "***"
-    if name.endswith("_url") and not isinstance(value, sa.URL):
+    if (_ADDRESS in kinds or sa.URL in kinds) and not isinstance(value, sa.URL):
         try:
             value = sa.make_url(str(value))
         except (sa.exc.ArgumentError, ValueError):
@@ -358,3 +382,11 @@ def _mask(name: str, value: object) -> str:
     if isinstance(value, (frozenset, tuple)):
         return ",".join(sorted(value) if isinstance(value, frozenset) else value)
     return str(value)
+
+
+def _kinds(field: FieldInfo) -> list[object]:
+    """The types that a field is made of, and how they are annotated."""
+    kinds: list[object] = [field.annotation, *field.metadata]
+    for kind in kinds:
+        kinds += get_args(kind)
+    return kinds

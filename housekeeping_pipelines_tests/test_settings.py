@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, Settings, load_settings
+from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, Settings, load_settings, reveal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +92,17 @@ def test_a_password_is_never_shown(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(tmp_path, {"DATABASE_URL": "mysql://anna:s3cr3t@db/x"})
     assert "s3cr3t" not in str(caught.value.to_dict())
+
+
+def test_a_secret_is_shown_nowhere_and_handed_to_its_client_whole(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GITHUB_TOKEN=s3cr3t\n")
+    settings = load_settings(tmp_path, {"GITHUB_TOKEN": "s3cr3t too"})
+    assert line(settings, "GITHUB_TOKEN") == ("***", ".env", (("environment", "***"),))
+    assert "s3cr3t" not in repr(settings)
+    assert reveal(settings.github_token) == "s3cr3t"
+    assert reveal(settings.gitlab_token) is None
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret == {name for name in Settings.model_fields if name.endswith(("_key", "_token"))}
 
 
 def test_the_example_names_every_setting() -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from housekeeping_pipelines.settings import reveal
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,8 @@ class Vectors:
         from housekeeping_pipelines.resources.embedder.opening import open_embedder
 
         settings = self.settings
-        return open_embedder(settings.embedding_base_url, settings.embedding_api_key, settings.embedding_model)
+        key = reveal(settings.embedding_api_key)
+        return open_embedder(settings.embedding_base_url, key, settings.embedding_model)
 
     def open(self, database: Callable[[], sa.Engine]) -> VectorStore:
         """The store, looked at and not changed; whoever opens it closes it.
@@ -51,7 +54,7 @@ class Vectors:
             self.embedder.space,
             database=database,
             home=settings.housekeeping_home,
-            api_key=settings.vector_store_api_key,
+            api_key=reveal(settings.vector_store_api_key),
         )
         try:
             store.check()

@@ -88,13 +88,13 @@ class Stores:
         from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
 
         settings = self.settings
-        if settings.supabase_url is None or not settings.supabase_key:
+        if settings.supabase_url is None or settings.supabase_key is None:
             raise ConfigurationError(
                 "SUPABASE_URL is set and SUPABASE_KEY is not", hint="set SUPABASE_KEY to the project's service key"
             )
         return SupabaseBucket(
             settings.supabase_url,
-            settings.supabase_key,
+            settings.supabase_key.get_secret_value(),
             settings.supabase_bucket,
             trash_prefix=settings.storage_trash_prefix,
             concurrency=settings.supabase_concurrency,

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.settings import reveal
 from housekeeping_pipelines.watched_documents.sources.references import PAYLOAD
 
 if TYPE_CHECKING:
@@ -133,11 +134,11 @@ class Sources:
         if scheme == "github":
             from housekeeping_pipelines.watched_documents.sources.github import GitHubSource
 
-            return GitHubSource(self.fetcher.session, token=settings.github_token)
+            return GitHubSource(self.fetcher.session, token=reveal(settings.github_token))
         if scheme == "gitlab":
             from housekeeping_pipelines.watched_documents.sources.gitlab import GitLabSource
 
-            return GitLabSource(self.fetcher.session, token=settings.gitlab_token, url=settings.gitlab_url)
+            return GitLabSource(self.fetcher.session, token=reveal(settings.gitlab_token), url=settings.gitlab_url)
         if scheme == "confluence":
             from housekeeping_pipelines.watched_documents.sources.confluence import ConfluenceSource
 
@@ -145,8 +146,8 @@ class Sources:
                 self.fetcher.session,
                 url=settings.confluence_url,
                 username=settings.confluence_username,
-                token=settings.confluence_token,
+                token=reveal(settings.confluence_token),
             )
         from housekeeping_pipelines.watched_documents.sources.drupalwiki import DrupalWikiSource
 
-        return DrupalWikiSource(self.fetcher, base_url=settings.drupalwiki_url, token=settings.drupalwiki_token)
+        return DrupalWikiSource(self.fetcher, base_url=settings.drupalwiki_url, token=reveal(settings.drupalwiki_token))

@@ -501,6 +501,17 @@ class TestCircuit:
             with pytest.raises(StorageRefused):
                 circuit.call(refuse)
 
+    def test_a_call_that_began_before_it_opened_does_not_close_it(self) -> None:
+        circuit = Circuit("storage", failures=2)
+
+        def late() -> int:
+            self.fail(circuit, 2)
+            return 1
+
+        assert circuit.call(late) == 1
+        with pytest.raises(Unavailable, match="not asked again before"):
+            circuit.call(late)
+
     def test_calls_run_at_the_same_time(self) -> None:
         circuit = Circuit("storage")
         barrier = threading.Barrier(2, timeout=20)

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import builtins
 import errno
-import itertools
 import os
 import secrets
 import stat
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING
 
-from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
+from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage import (
     ObjectExists,
     ObjectMissing,
@@ -28,30 +27,24 @@ from housekeeping_pipelines.resources.object_storage import (
     StoredObject,
     Usage,
 )
+from housekeeping_pipelines.resources.object_storage.local_errors import NOT_THERE, explain, explained, reason, shown
+from housekeeping_pipelines.resources.object_storage.local_scan import scan
+from housekeeping_pipelines.resources.object_storage.local_walk import PASS, READ, SWEPT_AWAY, Descent, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
+
+    from housekeeping_pipelines.resources.object_storage.local_scan import Level
 
 # Left out of the listing of everything, and its folders go when they are empty.
 TRASH_FOLDER = ".housekeeping-trash"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A folder that is only passed through need not be readable.
-_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What link() answers on file systems without hard links, and for files of others where hard links are protected.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-# How often a target's folder may be swept away as empty while something is being moved into it.
-_SWEPT_AWAY = 10
 
 # Enough to be told of.
 MAX_INNER_LINKS = 10
-
-# Entries of a folder that are read at once.
-_ENTRIES = 1000
 
 
 class LocalFolder:
@@ -87,8 +80,8 @@ class LocalFolder:
             ConfigurationError: it is not there, or not a folder.
             StorageRefused: it may not be read.
         """
-        with _explained(self.label):
-            os.close(self._open_root(_READ))
+        with explained(self.label):
+            os.close(self._open_root(READ))
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
         """Every file whose name begins so, without the trash if `prefix` is empty.
@@ -109,7 +102,7 @@ class LocalFolder:
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    raise _explain(error, f"cannot look at {_shown(level.name + name)}") from error
+                    raise explain(error, f"cannot look at {shown(level.name + name)}") from error
                 yield _stored(level.name + name, status)
 
     def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[str]]:
@@ -156,7 +149,7 @@ class LocalFolder:
                 try:
                     (removed if self._unlink(descent, name) else absent).add(name)
                 except OSError as error:
-                    failed[name] = _reason(error)
+                    failed[name] = reason(error)
         self._sweep_trash(removed)
         return Removal(frozenset(removed), frozenset(absent), failed)
 
@@ -167,13 +160,13 @@ class LocalFolder:
         names on one file, which the next attempt recognises.
         """
         leaf = _parts(target)[-1]
-        with _explained(f"cannot move {_shown(source)} to {_shown(target)}"), self._descent() as descent:
-            for attempts_left in reversed(range(_SWEPT_AWAY)):
+        with explained(f"cannot move {shown(source)} to {shown(target)}"), self._descent() as descent:
+            for attempts_left in reversed(range(SWEPT_AWAY)):
                 found = self._status(descent, source)
                 if found is None:
-                    raise ObjectMissing(f"there is no file {_shown(source)} in {self.label}")
+                    raise ObjectMissing(f"there is no file {shown(source)} in {self.label}")
                 if source == target:
-                    raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already")
+                    raise ObjectExists(f"there is a file {shown(target)} in {self.label} already")
                 # Only one folder at a time is kept open by a descent.
                 with self._descent() as other:
                     goal = other.make(target, self._mode())
@@ -190,11 +183,11 @@ class LocalFolder:
     def upload(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, over what is there."""
         leaf = _parts(name)[-1]
-        with _explained(f"cannot write {_shown(name)}"), self._descent() as descent:
+        with explained(f"cannot write {shown(name)}"), self._descent() as descent:
             folder = descent.make(name, self._mode())
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
-                    raise StorageRefused(f"cannot write {_shown(name)}: something that is not a file is there")
+                    raise StorageRefused(f"cannot write {shown(name)}: something that is not a file is there")
             draft = f".housekeeping-upload-{secrets.token_hex(8)}"
             file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
             try:
@@ -210,15 +203,15 @@ class LocalFolder:
 
     def download(self, name: str) -> bytes:
         """A file's content."""
-        with _explained(f"cannot read {_shown(name)}"), self._descent() as descent:
+        with explained(f"cannot read {shown(name)}"), self._descent() as descent:
             if self._status(descent, name) is None:
-                raise ObjectMissing(f"there is no file {_shown(name)} in {self.label}")
+                raise ObjectMissing(f"there is no file {shown(name)} in {self.label}")
             # Between the look and this a pipe may have taken its place, on which opening would wait.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
                 file = os.open(name.rpartition("/")[2], flags, dir_fd=descent.parent(name))
             except FileNotFoundError:
-                raise ObjectMissing(f"there is no file {_shown(name)} in {self.label}") from None
+                raise ObjectMissing(f"there is no file {shown(name)} in {self.label}") from None
             with os.fdopen(file, "rb") as stream:
                 return stream.read()
 
@@ -234,7 +227,7 @@ class LocalFolder:
         try:
             return os.open(self._root, flags)
         except OSError as error:
-            if error.errno not in _NOT_THERE:
+            if error.errno not in NOT_THERE:
                 raise
             what = "is not there" if error.errno == errno.ENOENT else "is not a folder"
             hint = f"make it, or mend {self._variable}" if self._variable else "make it, or name another"
@@ -244,28 +237,28 @@ class LocalFolder:
         return stat.S_IMODE(self._root.stat().st_mode)
 
     @contextmanager
-    def _descent(self) -> Iterator[_Descent]:
-        with _explained(self.label):
-            root = self._open_root(_PASS)
+    def _descent(self) -> Iterator[Descent]:
+        with explained(self.label):
+            root = self._open_root(PASS)
         try:
-            with _Descent(root) as descent:
+            with Descent(root) as descent:
                 yield descent
         finally:
             os.close(root)
 
-    def _look(self, descent: _Descent, name: str) -> StoredObject | None:
+    def _look(self, descent: Descent, name: str) -> StoredObject | None:
         try:
             status = self._status(descent, name)
         except OSError as error:
-            raise _explain(error, f"cannot look at {_shown(name)}") from error
+            raise explain(error, f"cannot look at {shown(name)}") from error
         return None if status is None else _stored(name, status)
 
     @staticmethod
-    def _status(descent: _Descent, name: str) -> os.stat_result | None:
+    def _status(descent: Descent, name: str) -> os.stat_result | None:
         try:
             status = os.stat(name.rpartition("/")[2], dir_fd=descent.parent(name), follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 return None
             raise
         except ValueError:
@@ -273,7 +266,7 @@ class LocalFolder:
             return None
         return status if stat.S_ISREG(status.st_mode) else None
 
-    def _unlink(self, descent: _Descent, name: str) -> bool:
+    def _unlink(self, descent: Descent, name: str) -> bool:
         if self._status(descent, name) is None:
             return False
         try:
@@ -289,7 +282,7 @@ class LocalFolder:
             there = os.stat(target_leaf, dir_fd=goal, follow_symlinks=False)
             # One name is two spellings where case does not count: the only link must not go.
             if not os.path.samestat(there, found) or there.st_nlink < 2:
-                raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already") from None
+                raise ObjectExists(f"there is a file {shown(target)} in {self.label} already") from None
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -310,7 +303,7 @@ class LocalFolder:
         try:
             os.close(os.open(target_leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=goal))
         except FileExistsError:
-            raise ObjectExists(f"there is a file {_shown(target)} in {self.label} already") from None
+            raise ObjectExists(f"there is a file {shown(target)} in {self.label} already") from None
         try:
             os.rename(leaf, target_leaf, src_dir_fd=folder, dst_dir_fd=goal)
         except OSError:
@@ -332,37 +325,10 @@ class LocalFolder:
                 with suppress(OSError):
                     os.rmdir(folder.rpartition("/")[2], dir_fd=descent.parent(folder))
 
-    def _scan(self, prefix: str) -> Iterator[tuple[_Level, builtins.list[str]]]:
-        """Every folder with the names of some of its files, and again until those were all."""
-        folder, slash, beginning = prefix.rpartition("/")
-        if slash and not _is_name(folder):
-            with _explained(self.label):
-                os.close(self._open_root(_READ))
-            return
-        levels: builtins.list[_Level] = []
-        try:
-            with _explained(self.label):
-                levels.append(_Level(self._open_root(_READ), ""))
-            for part in folder.split("/") if slash else ():
-                level = _enter(levels.pop(), part)
-                if level is None:
-                    return
-                levels.append(level)
-            levels[0].limit(beginning, "" if prefix else TRASH_FOLDER)
-            while levels:
-                level = levels[-1]
-                if level.folders:
-                    if (below := _enter(level, level.folders.pop(), keep=True)) is not None:
-                        levels.append(below)
-                elif level.ended:
-                    levels.pop().close()
-                else:
-                    yield level, level.files()
-        finally:
-            for level in levels:
-                level.close()
+    def _scan(self, prefix: str) -> Iterator[tuple[Level, builtins.list[str]]]:
+        return scan(lambda: self._open_root(READ), self.label, prefix, "" if prefix else TRASH_FOLDER)
 
-    def _note_links(self, level: _Level) -> None:
+    def _note_links(self, level: Level) -> None:
         for name in level.links:
             leads_to = (self._root / level.name / name).resolve()
             # From a folder that the root is in, a path leads back into it.
@@ -371,199 +337,12 @@ class LocalFolder:
                 self.inner_links.append(f"{level.name}{name}")
 
 
-class _Level:
-    """One open folder of a scan.
-
-    Attributes:
-        folders: those met below it that were not entered yet.
-        links: the symbolic links among what was read last.
-        ended: everything in it was read.
-    """
-
-    def __init__(self, folder: int, name: str) -> None:
-        self.folder = folder
-        self.name = name
-        self.folders: builtins.list[str] = []
-        self.links: builtins.list[str] = []
-        self.ended = False
-        self._hidden = ""
-        self._others = 0
-        try:
-            self._scan = os.scandir(folder)
-        except BaseException:
-            os.close(folder)
-            raise
-        self._entries: Iterator[os.DirEntry[str]] = self._scan
-
-    def limit(self, beginning: str, hidden: str) -> None:
-        """Pass over what begins otherwise, and one folder."""
-        self._hidden = hidden
-        if beginning:
-            self._entries = (entry for entry in self._scan if entry.name.startswith(beginning))
-
-    def close(self) -> None:
-        self._scan.close()
-        os.close(self.folder)
-
-    def files(self) -> builtins.list[str]:
-        """The names of the files among the next entries."""
-        self.links, self._others = [], 0
-        with _explained(f"cannot list the folder {_shown(self.name)}"):
-            entries = itertools.islice(self._entries, _ENTRIES)
-            # An entry that is let go of at once makes room for the next: this is most of the time that a listing takes.
-            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) or self._is_other(entry)]
-        self.ended = len(names) + self._others < _ENTRIES
-        return names
-
-    def _is_other(self, entry: os.DirEntry[str]) -> Literal[False]:
-        self._others += 1
-        if entry.is_dir(follow_symlinks=False):
-            if entry.name != self._hidden:
-                self.folders.append(entry.name)
-        elif entry.is_symlink():
-            self.links.append(entry.name)
-        return False
-
-
-def _enter(level: _Level, part: str, *, keep: bool = False) -> _Level | None:
-    """The folder below; None if it is not there, or not a folder, any more. Closes `level` unless it is kept."""
-    name = f"{level.name}{part}/"
-    try:
-        with _explained(f"cannot list the folder {_shown(name)}"):
-            try:
-                return _Level(os.open(part, _READ, dir_fd=level.folder), name)
-            except OSError as error:
-                if error.errno in _NOT_THERE:
-                    return None
-                raise
-    finally:
-        if not keep:
-            level.close()
-
-
-class _Descent:
-    """The way from the root to the folders of files; the last one stays open, since names come in order."""
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._folder: str | None = None
-        self._opened = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of the folder that is open."""
-        if self._opened >= 0:
-            os.close(self._opened)
-        self._opened, self._folder = -1, None
-
-    def parent(self, name: str) -> int:
-        """The folder that a name is in; raises OSError with `_NOT_THERE` numbers if there is none."""
-        folder, slash, _ = name.rpartition("/")
-        if not slash:
-            return self._root
-        if folder != self._folder:
-            self.forget()
-            if not _is_name(folder):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            self._opened = self._go(folder.split("/"), None)
-            self._folder = folder
-        return self._opened
-
-    def make(self, name: str, mode: int) -> int:
-        """The folder that a name is in, made with this mode where it is not there."""
-        folder = name.rpartition("/")[0]
-        if not folder:
-            return self._root
-        self.forget()
-        self._opened = self._go(folder.split("/"), mode)
-        self._folder = folder
-        return self._opened
-
-    def _go(self, parts: list[str], mode: int | None) -> int:
-        at = os.dup(self._root)
-        try:
-            for part in parts:
-                below = self._step(at, part, mode)
-                os.close(at)
-                at = below
-        except BaseException:
-            os.close(at)
-            raise
-        return at
-
-    @staticmethod
-    def _step(at: int, part: str, mode: int | None) -> int:
-        attempts_left = 0 if mode is None else _SWEPT_AWAY
-        while True:
-            try:
-                return os.open(part, _PASS, dir_fd=at)
-            except FileNotFoundError:
-                if mode is None or not attempts_left:
-                    raise
-                attempts_left -= 1
-                with suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=at)
-                    made = os.open(part, _READ, dir_fd=at)
-                    # mkdir's own mode is cut by the umask.
-                    os.fchmod(made, mode)
-                    os.close(made)
-
-
-def _is_name(name: str) -> bool:
-    """Whether it can be the name of a file below the root."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
-
-
 def _parts(name: str) -> list[str]:
-    if not _is_name(name):
-        raise StorageRefused(f"{_shown(name)} is not a name below the folder")
+    if not is_name(name):
+        raise StorageRefused(f"{shown(name)} is not a name below the folder")
     return name.split("/")
 
 
 def _stored(name: str, status: os.stat_result) -> StoredObject:
     # A float of seconds would lose the nanoseconds' upper digits too.
     return StoredObject(name, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000))
-
-
-def _shown(name: str) -> str:
-    """A name in a message: on one line, and printable whatever it holds."""
-    return ascii(name) if not name.isprintable() else repr(name)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in _FULL:
-        return "the disk is full"
-    return (error.strerror or str(error)).lower()
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn what the operating system says into one of our errors."""
-    try:
-        yield
-    except OSError as error:
-        raise _explain(error, what) from error
-
-
-def _explain(error: OSError, what: str) -> HousekeepingError:
-    message = f"{what}: {_reason(error)}"
-    if error.errno in _FULL:
-        return Unavailable(message, hint="make room, and run it again")
-    if error.errno == errno.EXDEV:
-        return StorageRefused(message, hint="the folder must be on one file system")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageRefused(message, hint="let this user read and write the folder and everything in it")
-    if error.errno in _NOT_THERE or error.errno in (errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ):
-        return StorageRefused(message)
-    return Unavailable(message)

@@ -1,0 +1,49 @@
+"""What the operating system says of a file or a folder, as our errors."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from housekeeping_pipelines.errors import HousekeepingError, Unavailable
+from housekeeping_pipelines.resources.object_storage import StorageRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def shown(name: str) -> str:
+    """A name in a message: on one line, and printable whatever it holds."""
+    return ascii(name) if not name.isprintable() else repr(name)
+
+
+def reason(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk is full"
+    return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn what the operating system says into one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, what) from error
+
+
+def explain(error: OSError, what: str) -> HousekeepingError:
+    message = f"{what}: {reason(error)}"
+    if error.errno in _FULL:
+        return Unavailable(message, hint="make room, and run it again")
+    if error.errno == errno.EXDEV:
+        return StorageRefused(message, hint="the folder must be on one file system")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageRefused(message, hint="let this user read and write the folder and everything in it")
+    if error.errno in NOT_THERE or error.errno in (errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ):
+        return StorageRefused(message)
+    return Unavailable(message)

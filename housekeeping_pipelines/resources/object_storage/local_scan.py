@@ -1,0 +1,124 @@
+"""Everything below a folder, whose memory grows with depth, not with the number of files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Literal
+
+from housekeeping_pipelines.resources.object_storage.local_errors import NOT_THERE, explained, shown
+from housekeeping_pipelines.resources.object_storage.local_walk import READ, is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Entries of a folder that are read at once.
+_ENTRIES = 1000
+
+
+def scan(open_root: Callable[[], int], label: str, prefix: str, hidden: str) -> Iterator[tuple[Level, list[str]]]:
+    """Every folder with the names of some of its files, and again until those were all.
+
+    Args:
+        open_root: opens the folder whose files are listed, for reading.
+        label: names it in messages.
+        prefix: what the names begin with.
+        hidden: a folder that is passed over.
+    """
+    folder, slash, beginning = prefix.rpartition("/")
+    if slash and not is_name(folder):
+        with explained(label):
+            os.close(open_root())
+        return
+    levels: list[Level] = []
+    try:
+        with explained(label):
+            levels.append(Level(open_root(), ""))
+        for part in folder.split("/") if slash else ():
+            level = _enter(levels.pop(), part)
+            if level is None:
+                return
+            levels.append(level)
+        levels[0].limit(beginning, hidden)
+        while levels:
+            level = levels[-1]
+            if level.folders:
+                if (below := _enter(level, level.folders.pop(), keep=True)) is not None:
+                    levels.append(below)
+            elif level.ended:
+                levels.pop().close()
+            else:
+                yield level, level.files()
+    finally:
+        for level in levels:
+            level.close()
+
+
+class Level:
+    """One open folder of a scan.
+
+    Attributes:
+        folders: those met below it that were not entered yet.
+        links: the symbolic links among what was read last.
+        ended: everything in it was read.
+    """
+
+    def __init__(self, folder: int, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.folders: list[str] = []
+        self.links: list[str] = []
+        self.ended = False
+        self._hidden = ""
+        self._others = 0
+        try:
+            self._scan = os.scandir(folder)
+        except BaseException:
+            os.close(folder)
+            raise
+        self._entries: Iterator[os.DirEntry[str]] = self._scan
+
+    def limit(self, beginning: str, hidden: str) -> None:
+        """Pass over what begins otherwise, and one folder."""
+        self._hidden = hidden
+        if beginning:
+            self._entries = (entry for entry in self._scan if entry.name.startswith(beginning))
+
+    def close(self) -> None:
+        self._scan.close()
+        os.close(self.folder)
+
+    def files(self) -> list[str]:
+        """The names of the files among the next entries."""
+        self.links, self._others = [], 0
+        with explained(f"cannot list the folder {shown(self.name)}"):
+            entries = itertools.islice(self._entries, _ENTRIES)
+            # An entry that is let go of at once makes room for the next: this is most of the time that a listing takes.
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) or self._is_other(entry)]
+        self.ended = len(names) + self._others < _ENTRIES
+        return names
+
+    def _is_other(self, entry: os.DirEntry[str]) -> Literal[False]:
+        self._others += 1
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != self._hidden:
+                self.folders.append(entry.name)
+        elif entry.is_symlink():
+            self.links.append(entry.name)
+        return False
+
+
+def _enter(level: Level, part: str, *, keep: bool = False) -> Level | None:
+    """The folder below; None if it is not there, or not a folder, any more. Closes `level` unless it is kept."""
+    name = f"{level.name}{part}/"
+    try:
+        with explained(f"cannot list the folder {shown(name)}"):
+            try:
+                return Level(os.open(part, READ, dir_fd=level.folder), name)
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    return None
+                raise
+    finally:
+        if not keep:
+            level.close()

@@ -1,0 +1,101 @@
+"""The way to a file below a folder, one name at a time and never through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# A folder that is only passed through need not be readable.
+PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# How often a target's folder may be swept away as empty while something is being moved into it.
+SWEPT_AWAY = 10
+
+
+class Descent:
+    """The way from the root to the folders of files; the last one stays open, since names come in order."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._folder: str | None = None
+        self._opened = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the folder that is open."""
+        if self._opened >= 0:
+            os.close(self._opened)
+        self._opened, self._folder = -1, None
+
+    def parent(self, name: str) -> int:
+        """The folder that a name is in; raises OSError with `NOT_THERE` numbers if there is none."""
+        folder, slash, _ = name.rpartition("/")
+        if not slash:
+            return self._root
+        if folder != self._folder:
+            self.forget()
+            if not is_name(folder):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            self._opened = self._go(folder.split("/"), None)
+            self._folder = folder
+        return self._opened
+
+    def make(self, name: str, mode: int) -> int:
+        """The folder that a name is in, made with this mode where it is not there."""
+        folder = name.rpartition("/")[0]
+        if not folder:
+            return self._root
+        self.forget()
+        self._opened = self._go(folder.split("/"), mode)
+        self._folder = folder
+        return self._opened
+
+    def _go(self, parts: list[str], mode: int | None) -> int:
+        at = os.dup(self._root)
+        try:
+            for part in parts:
+                below = self._step(at, part, mode)
+                os.close(at)
+                at = below
+        except BaseException:
+            os.close(at)
+            raise
+        return at
+
+    @staticmethod
+    def _step(at: int, part: str, mode: int | None) -> int:
+        attempts_left = 0 if mode is None else SWEPT_AWAY
+        while True:
+            try:
+                return os.open(part, PASS, dir_fd=at)
+            except FileNotFoundError:
+                if mode is None or not attempts_left:
+                    raise
+                attempts_left -= 1
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o700, dir_fd=at)
+                    made = os.open(part, READ, dir_fd=at)
+                    # mkdir's own mode is cut by the umask.
+                    os.fchmod(made, mode)
+                    os.close(made)
+
+
+def is_name(name: str) -> bool:
+    """Whether it can be the name of a file below the root."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))

@@ -25,7 +25,8 @@ from housekeeping_pipelines.resources.object_storage import (
     Usage,
 )
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
-from housekeeping_pipelines.resources.object_storage.supabase_bucket import Patience, SupabaseBucket
+from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
+from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience
 from housekeeping_pipelines_tests.storage_server import StorageServer
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from housekeeping_pipelines.resources.object_storage import (
     Usage,
 )
 from housekeeping_pipelines.resources.object_storage.circuit import Circuit, circuit_breakers
-from housekeeping_pipelines.resources.object_storage.supabase_bucket import Patience, SupabaseBucket
+from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
 from housekeeping_pipelines.resources.object_storage.supabase_errors import retry_after_seconds
+from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience
 from housekeeping_pipelines_tests.storage_server import Fault, StorageServer
 
 if TYPE_CHECKING:

@@ -14,19 +14,16 @@ What the server does that a caller must not meet, measured with server 1.11.2 an
 from __future__ import annotations
 
 import builtins
-import json
 import mimetypes
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.object_storage import (
     ObjectExists,
@@ -37,6 +34,14 @@ from housekeeping_pipelines.resources.object_storage import (
     Usage,
 )
 from housekeeping_pipelines.resources.object_storage.circuit import Circuit
+from housekeeping_pipelines.resources.object_storage.supabase_names import (
+    ascending,
+    common_beginning,
+    in_batches,
+    is_sendable,
+    url_path,
+)
+from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience, persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,30 +53,12 @@ T = TypeVar("T")
 
 # The server's cap of a page, whatever is asked for.
 _PAGE = 1000
-# The server removes in transactions of 500: a larger batch may be half done when it fails.
-_BATCH_NAMES = 500
-# The server takes 1 MiB of JSON; the rest is room for what surrounds the names.
-_BATCH_BYTES = 900 * 1024
 # As many requests as looking each up, of which each finds one.
 _FEW = 3
 # How long the bucket is taken to be there still.
 _CHECKED_SECONDS = 60.0
 # Requests spent to find the objects of one batch that cannot be removed.
 _ISOLATION_REQUESTS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a request is tried again after 429, 5xx, a broken connection or a time-out.
-
-    Attributes:
-        total_seconds: no attempt begins later; a `Retry-After` beyond it is not waited for.
-    """
-
-    attempts: int = 5
-    first_wait_seconds: float = 0.5
-    longest_wait_seconds: float = 10.0
-    total_seconds: float = 60.0
 
 
 class SupabaseBucket:
@@ -150,7 +137,7 @@ class SupabaseBucket:
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
         """Every object whose name begins so, in the order of the names' bytes, a thousand a request."""
         self.check()
-        if _is_sendable(prefix):
+        if is_sendable(prefix):
             hidden = None if prefix else self._hidden
             for page in self._pages(prefix):
                 yield from (found for found in page if hidden is None or not found.name.startswith(hidden))
@@ -162,7 +149,7 @@ class SupabaseBucket:
         """
         self._check_lately()
         ahead: _Ahead | None = None
-        remaining = iter(_ascending(names))
+        remaining = iter(ascending(names))
         while chunk := builtins.list(islice(remaining, _PAGE)):
             if len(chunk) <= _FEW:
                 for name in chunk:
@@ -170,7 +157,7 @@ class SupabaseBucket:
                         yield found
                 continue
             if ahead is None or not (chunk[0].startswith(ahead.prefix) and chunk[-1].startswith(ahead.prefix)):
-                prefix = _common_beginning(chunk[0], chunk[-1])
+                prefix = common_beginning(chunk[0], chunk[-1])
                 ahead = _Ahead(prefix, self._pages(prefix))
             yield from self._meet(chunk, ahead)
 
@@ -189,9 +176,9 @@ class SupabaseBucket:
             Unavailable, ConfigurationError, StorageRefused: of no name it is known what became of it.
         """
         # What cannot be sent cannot have been stored.
-        sendable = [name for name in dict.fromkeys(names) if name and _is_sendable(name)]
+        sendable = [name for name in dict.fromkeys(names) if name and is_sendable(name)]
         absent = frozenset(names) - frozenset(sendable)
-        batches = builtins.list(_batches(sendable))
+        batches = builtins.list(in_batches(sendable))
         if len(batches) > 1:
             with ThreadPoolExecutor(self._concurrency, thread_name_prefix="storage") as pool:
                 outcomes = builtins.list(pool.map(self._outcome, batches))
@@ -215,8 +202,8 @@ class SupabaseBucket:
     def move(self, source: str, target: str) -> None:
         """Rename an object, one request; its time of change becomes now."""
         # The server would take a target that the client could not ask for afterwards.
-        _path(target)
-        if not source or not _is_sendable(source):
+        url_path(target)
+        if not source or not is_sendable(source):
             raise ObjectMissing(f"there is no object {source!a} in {self.label}")
         if source == target and self.stat(source) is not None:
             # The server says that it moved it.
@@ -235,7 +222,7 @@ class SupabaseBucket:
 
     def upload(self, name: str, content: bytes) -> None:
         """Write an object, over what is there."""
-        path = _path(name)
+        path = url_path(name)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         self._ask_about(
             f"write {name!r}",
@@ -245,7 +232,7 @@ class SupabaseBucket:
     def download(self, name: str) -> bytes:
         """An object's content."""
         try:
-            path = _path(name)
+            path = url_path(name)
         except StorageRefused:
             if self.stat(name) is None:
                 raise ObjectMissing(f"there is no object {name!a} in {self.label}") from None
@@ -303,43 +290,9 @@ class SupabaseBucket:
         return answer
 
     def _persist(self, action: str, request: Callable[[], T], attempts: int) -> T:
-        import stamina
+        from housekeeping_pipelines.resources.object_storage.supabase_errors import Context
 
-        from housekeeping_pipelines.resources.object_storage.supabase_errors import (
-            STORAGE_ERRORS,
-            Context,
-            explain,
-            is_transient,
-            retry_after_seconds,
-        )
-
-        patience = self._patience
-        deadline = time.monotonic() + patience.total_seconds
-
-        def again(error: Exception) -> bool | float:
-            if isinstance(error, HousekeepingError) or not is_transient(error):
-                return False
-            wait = retry_after_seconds(error, utc_now())
-            if wait is None:
-                return time.monotonic() < deadline
-            return wait if time.monotonic() + wait < deadline else False
-
-        try:
-            for attempt in stamina.retry_context(
-                on=again,
-                attempts=attempts,
-                timeout=None,
-                wait_initial=patience.first_wait_seconds,
-                wait_max=patience.longest_wait_seconds,
-                wait_jitter=patience.first_wait_seconds,
-            ):
-                with attempt:
-                    return request()
-        except HousekeepingError:
-            raise
-        except STORAGE_ERRORS as error:
-            raise explain(error, Context(self._address, self._bucket, action)) from error
-        raise AssertionError
+        return persist(request, self._patience, attempts, Context(self._address, self._bucket, action))
 
     def _check_lately(self) -> None:
         if time.monotonic() - self._checked_at > _CHECKED_SECONDS:
@@ -371,7 +324,7 @@ class SupabaseBucket:
             options["cursor"] = page.nextCursor
 
     def _first(self, name: str) -> StoredObject | None:
-        if not name or not _is_sendable(name):
+        if not name or not is_sendable(name):
             return None
         page = self._page({"prefix": name, "limit": 1})
         found = [_stored(found) for found in page.objects if found.name == name]
@@ -506,57 +459,11 @@ def _address(url: str) -> str:
     )
 
 
-def _is_sendable(name: str) -> bool:
-    """Whether the server can be asked for it: it answers 500 to a NUL, and JSON has no lone surrogates."""
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        return False
-    return b"\0" not in encoded and len(encoded) < _BATCH_BYTES // 2
-
-
-def _path(name: str) -> str:
-    """A name for those calls of the client that unquote it, and that drop a leading and doubled slashes."""
-    if not name or not _is_sendable(name) or any(part in ("", ".", "..") for part in name.split("/")):
-        raise StorageRefused(f"{name!a} is not a name that storage can be asked for")
-    return quote(name)
-
-
-def _batches(names: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for name in names:
-        # With the comma; the client sends characters beyond ASCII as they are.
-        needed = len(json.dumps(name, ensure_ascii=False).encode()) + 1
-        if batch and (len(batch) == _BATCH_NAMES or size + needed > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(name)
-        size += needed
-    if batch:
-        yield batch
-
-
 def _names(answer: object) -> set[str]:
     """The names in an answer to a removal; raises TypeError if it is something else."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) and "name" in row for row in answer):
         raise TypeError("the answer is not a list of rows")
     return {row["name"] for row in answer}
-
-
-def _ascending(names: Iterable[str]) -> Iterator[str]:
-    """Each name that can have been stored, once; raises ValueError if they do not ascend."""
-    last: str | None = None
-    for name in names:
-        if last is not None and name < last:
-            raise ValueError("names must ascend")
-        if name != last and name and _is_sendable(name):
-            yield name
-        last = name
-
-
-def _common_beginning(first: str, second: str) -> str:
-    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _counted(names: Sequence[str]) -> str:

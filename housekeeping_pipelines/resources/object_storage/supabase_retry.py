@@ -1,0 +1,78 @@
+"""How long a request to storage is tried again, and when."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from housekeeping_pipelines.clock import utc_now
+from housekeeping_pipelines.errors import HousekeepingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from housekeeping_pipelines.resources.object_storage.supabase_errors import Context
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a request is tried again after 429, 5xx, a broken connection or a time-out.
+
+    Attributes:
+        total_seconds: no attempt begins later; a `Retry-After` beyond it is not waited for.
+    """
+
+    attempts: int = 5
+    first_wait_seconds: float = 0.5
+    longest_wait_seconds: float = 10.0
+    total_seconds: float = 60.0
+
+
+def persist(request: Callable[[], T], patience: Patience, attempts: int, context: Context) -> T:
+    """What the request returns, sent again where that may help.
+
+    Args:
+        attempts: at most, in place of the patience's own.
+
+    Raises:
+        Unavailable, StorageRefused, ConfigurationError: what storage answers in the end.
+    """
+    # Only a store that is used needs these, and importing them takes a while.
+    import stamina
+
+    from housekeeping_pipelines.resources.object_storage.supabase_errors import (
+        STORAGE_ERRORS,
+        explain,
+        is_transient,
+        retry_after_seconds,
+    )
+
+    deadline = time.monotonic() + patience.total_seconds
+
+    def again(error: Exception) -> bool | float:
+        if isinstance(error, HousekeepingError) or not is_transient(error):
+            return False
+        wait = retry_after_seconds(error, utc_now())
+        if wait is None:
+            return time.monotonic() < deadline
+        return wait if time.monotonic() + wait < deadline else False
+
+    try:
+        for attempt in stamina.retry_context(
+            on=again,
+            attempts=attempts,
+            timeout=None,
+            wait_initial=patience.first_wait_seconds,
+            wait_max=patience.longest_wait_seconds,
+            wait_jitter=patience.first_wait_seconds,
+        ):
+            with attempt:
+                return request()
+    except HousekeepingError:
+        raise
+    except STORAGE_ERRORS as error:
+        raise explain(error, context) from error
+    raise AssertionError

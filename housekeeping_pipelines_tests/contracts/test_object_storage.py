@@ -26,14 +26,14 @@ from housekeeping_pipelines.resources.object_storage import (
 )
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
 from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
-from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience
+from housekeeping_pipelines.resources.object_storage.supabase_retry import RetryPolicy
 from housekeeping_pipelines_tests.storage_server import StorageServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 URL, KEY = os.environ.get("SUPABASE_URL", ""), os.environ.get("SUPABASE_KEY", "")
-PATIENCE = Patience(first_wait_seconds=0.01, longest_wait_seconds=0.05)
+RETRY = RetryPolicy(first_wait_seconds=0.01, longest_wait_seconds=0.05)
 # Every character that the real server takes in a name, and what listings have confused.
 NAMES = [
     "a.txt",
@@ -71,7 +71,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         root.mkdir()
         yield Place(LocalFolder(root), lambda: shutil.rmtree(root))
     elif request.param == "double":
-        with StorageServer() as server, SupabaseBucket(server.url, server.key, "uploads", patience=PATIENCE) as bucket:
+        with (
+            StorageServer() as server,
+            SupabaseBucket(server.url, server.key, "uploads", retry=RETRY) as bucket,
+        ):
             yield Place(bucket, server.buckets.clear)
     else:
         yield from real_bucket()
@@ -90,7 +93,7 @@ def real_bucket() -> Iterator[Place]:
             everything.remove([found.name for found in everything.list()])
         storage.delete_bucket(name)
 
-    with SupabaseBucket(URL, KEY, name, patience=PATIENCE) as bucket:
+    with SupabaseBucket(URL, KEY, name, retry=RETRY) as bucket:
         yield Place(bucket, destroy)
     if any(bucket.id == name for bucket in storage.list_buckets()):
         destroy()

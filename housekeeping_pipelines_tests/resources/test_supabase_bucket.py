@@ -24,13 +24,13 @@ from housekeeping_pipelines.resources.object_storage import (
 from housekeeping_pipelines.resources.object_storage.circuit import Circuit, circuit_breakers
 from housekeeping_pipelines.resources.object_storage.supabase_bucket import SupabaseBucket
 from housekeeping_pipelines.resources.object_storage.supabase_errors import retry_after_seconds
-from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience
+from housekeeping_pipelines.resources.object_storage.supabase_retry import RetryPolicy
 from housekeeping_pipelines_tests.storage_server import Fault, StorageServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = Patience(attempts=4, first_wait_seconds=0.001, longest_wait_seconds=0.01, total_seconds=20)
+RETRY = RetryPolicy(attempts=4, first_wait_seconds=0.001, longest_wait_seconds=0.01, total_seconds=20)
 HTML = b"<html>maintenance</html>"
 
 
@@ -42,7 +42,7 @@ def remote() -> Iterator[StorageServer]:
 
 @pytest.fixture
 def bucket(remote: StorageServer) -> Iterator[SupabaseBucket]:
-    with SupabaseBucket(remote.url, remote.key, "uploads", patience=PATIENCE) as bucket:
+    with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY) as bucket:
         yield bucket
 
 
@@ -146,7 +146,7 @@ class TestListing:
         remote.put(["a.txt"])
         name = "uploads" if role == "anon" else "upload"
         for use in (listed, SupabaseBucket.check, lambda b: b.stat("a.txt"), lambda b: list(b.examine(["a.txt"]))):
-            with SupabaseBucket(remote.url, remote.key_for(role), name, patience=PATIENCE) as bucket:
+            with SupabaseBucket(remote.url, remote.key_for(role), name, retry=RETRY) as bucket:
                 error = error_of(lambda: use(bucket))  # noqa: B023
                 assert isinstance(error, ConfigurationError)
                 assert "SUPABASE_BUCKET" in (error.hint or "")
@@ -218,13 +218,13 @@ class TestRemoving:
                 running.discard(threading.get_ident())
 
         remote.before["remove"] = meet
-        with SupabaseBucket(remote.url, remote.key, "uploads", concurrency=2, patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", concurrency=2, retry=RETRY) as bucket:
             assert len(bucket.remove(numbered(5000)).removed) == 5000
         assert most == [2]
 
     def test_a_key_that_may_not_delete(self, remote: StorageServer) -> None:
         remote.put(["a.txt", "b.txt"])
-        with SupabaseBucket(remote.url, remote.key_for("reader"), "uploads", patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key_for("reader"), "uploads", retry=RETRY) as bucket:
             removal = bucket.remove(["a.txt", "b.txt", "c.txt"])
         assert set(removal.failed) == {"a.txt", "b.txt"}
         assert "permission" in removal.failed["a.txt"]
@@ -254,7 +254,7 @@ class TestRemoving:
         remote.faults.append(Fault("late", "remove"))
         # The next look waits until the removal that nobody waits for is done.
         remote.before["list_v2"] = lambda: _assert(remote.gone_late.wait(20))
-        with SupabaseBucket(remote.url, remote.key, "uploads", timeout_seconds=0.3, patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", timeout_seconds=0.3, retry=RETRY) as bucket:
             removal = bucket.remove(numbered(10))
         assert removal == Removal(absent=frozenset(numbered(10)))
         assert remote.counts()["remove"] == 1
@@ -289,14 +289,14 @@ class TestRemoving:
                 remote.stop()
 
         remote.before["remove"] = die
-        with SupabaseBucket(remote.url, remote.key, "uploads", concurrency=1, patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", concurrency=1, retry=RETRY) as bucket:
             removal = bucket.remove(numbered(2000))
         assert removal.unavailable is not None
         assert removal.removed == frozenset(numbered(500))
         assert set(removal.failed) == set(numbered(2000)[500:])
         remote.before.clear()
         remote.start()
-        with SupabaseBucket(remote.url, remote.key, "uploads", patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY) as bucket:
             again = bucket.remove(list(removal.failed))
         assert again.removed | again.absent == set(removal.failed)
         assert remote.names() == []
@@ -326,7 +326,7 @@ class TestMovingAndContent:
 
     def test_a_key_that_may_not_write(self, remote: StorageServer) -> None:
         remote.put(["a.txt", "b.txt"])
-        with SupabaseBucket(remote.url, remote.key_for("reader"), "uploads", patience=PATIENCE) as bucket:
+        with SupabaseBucket(remote.url, remote.key_for("reader"), "uploads", retry=RETRY) as bucket:
             for use in (lambda: bucket.upload("a.txt", b""), lambda: bucket.move("a.txt", "c.txt")):
                 error = error_of(use)
                 assert type(error) is StorageRefused
@@ -402,12 +402,12 @@ class TestRetrying:
         error = error_of(bucket.check)
         assert isinstance(error, kind)
         assert hint in (error.hint or "")
-        assert len(remote.requests) == (PATIENCE.attempts if kind is Unavailable else 1)
+        assert len(remote.requests) == (RETRY.attempts if kind is Unavailable else 1)
 
     def test_keys_that_are_not_accepted(self, remote: StorageServer) -> None:
         expired = remote.key_for("service_role", exp=1)
         for key in (remote.key_for("service_role", secret="another"), "sb_secret_x", expired, remote.key_for("nobody")):
-            with SupabaseBucket(remote.url, key, "uploads", patience=PATIENCE) as bucket:
+            with SupabaseBucket(remote.url, key, "uploads", retry=RETRY) as bucket:
                 error = error_of(bucket.check)
             assert isinstance(error, ConfigurationError)
             assert error.hint == "mend SUPABASE_KEY"
@@ -435,7 +435,7 @@ class TestRetrying:
     def test_nothing_listens(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        with SupabaseBucket(f"http://127.0.0.1:{port}", "key", "uploads", patience=PATIENCE) as bucket:
+        with SupabaseBucket(f"http://127.0.0.1:{port}", "key", "uploads", retry=RETRY) as bucket:
             error = error_of(bucket.check)
         assert isinstance(error, Unavailable)
         assert f"127.0.0.1:{port}" in error.message
@@ -455,11 +455,11 @@ class TestCircuit:
         remote.faults.extend([Fault("json", status=503)] * 100)
         for _ in range(3):
             circuit = Circuit("storage", engine=engine)
-            with SupabaseBucket(remote.url, remote.key, "uploads", patience=PATIENCE, circuit=circuit) as bucket:
+            with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY, circuit=circuit) as bucket:
                 error_of(bucket.check)
         sent = len(remote.requests)
         circuit = Circuit("storage", engine=engine)
-        with SupabaseBucket(remote.url, remote.key, "uploads", patience=PATIENCE, circuit=circuit) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY, circuit=circuit) as bucket:
             error = error_of(bucket.check)
         assert isinstance(error, Unavailable)
         assert "not asked again before" in error.message
@@ -470,7 +470,7 @@ class TestCircuit:
             connection.execute(sa.update(circuit_breakers).values(opened_at=row.opened_at - timedelta(minutes=2)))
         remote.faults.clear()
         circuit = Circuit("storage", engine=engine)
-        with SupabaseBucket(remote.url, remote.key, "uploads", patience=PATIENCE, circuit=circuit) as bucket:
+        with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY, circuit=circuit) as bucket:
             bucket.check()
         with engine.connect() as connection:
             row = connection.execute(sa.select(circuit_breakers)).one()

@@ -29,7 +29,7 @@ from housekeeping_pipelines.resources.object_storage import (
 )
 from housekeeping_pipelines.resources.object_storage.local_errors import NOT_THERE, explain, explained, reason, shown
 from housekeeping_pipelines.resources.object_storage.local_scan import scan
-from housekeeping_pipelines.resources.object_storage.local_walk import PASS, READ, SWEPT_AWAY, Descent, is_name
+from housekeeping_pipelines.resources.object_storage.local_walk import MAX_RETRIES, PASS, READ, DirectoryWalk, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -129,25 +129,25 @@ class LocalFolder:
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
         """The present state of those that are there, in the order of `names`."""
-        with self._descent() as descent:
+        with self._walk() as walk:
             for name in names:
-                if (found := self._look(descent, name)) is not None:
+                if (found := self._look(walk, name)) is not None:
                     yield found
 
     def stat(self, name: str) -> StoredObject | None:
         """The present state of one file; None for whatever is not a file below the root."""
-        with self._descent() as descent:
-            return self._look(descent, name)
+        with self._walk() as walk:
+            return self._look(walk, name)
 
     def remove(self, names: Sequence[str]) -> Removal:
         """Remove files; what is not a file below the root counts as absent."""
         removed: set[str] = set()
         absent: set[str] = set()
         failed: dict[str, str] = {}
-        with self._descent() as descent:
+        with self._walk() as walk:
             for name in dict.fromkeys(names):
                 try:
-                    (removed if self._unlink(descent, name) else absent).add(name)
+                    (removed if self._unlink(walk, name) else absent).add(name)
                 except OSError as error:
                     failed[name] = reason(error)
         self._sweep_trash(removed)
@@ -160,22 +160,22 @@ class LocalFolder:
         names on one file, which the next attempt recognises.
         """
         leaf = _parts(target)[-1]
-        with explained(f"cannot move {shown(source)} to {shown(target)}"), self._descent() as descent:
-            for attempts_left in reversed(range(SWEPT_AWAY)):
-                found = self._status(descent, source)
+        with explained(f"cannot move {shown(source)} to {shown(target)}"), self._walk() as walk:
+            for attempts_left in reversed(range(MAX_RETRIES)):
+                found = self._status(walk, source)
                 if found is None:
                     raise ObjectMissing(f"there is no file {shown(source)} in {self.label}")
                 if source == target:
                     raise ObjectExists(f"there is a file {shown(target)} in {self.label} already")
-                # Only one folder at a time is kept open by a descent.
-                with self._descent() as other:
+                # Only one folder at a time is kept open by a walk.
+                with self._walk() as other:
                     goal = other.make(target, self._mode())
                     try:
-                        self._link(descent.parent(source), source.rpartition("/")[2], goal, leaf, found, target)
+                        self._link(walk.parent(source), source.rpartition("/")[2], goal, leaf, found, target)
                     except FileNotFoundError:
                         if not attempts_left:
                             raise
-                        descent.forget()
+                        walk.forget()
                         continue
                 break
         self._sweep_trash({source})
@@ -183,8 +183,8 @@ class LocalFolder:
     def upload(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, over what is there."""
         leaf = _parts(name)[-1]
-        with explained(f"cannot write {shown(name)}"), self._descent() as descent:
-            folder = descent.make(name, self._mode())
+        with explained(f"cannot write {shown(name)}"), self._walk() as walk:
+            folder = walk.make(name, self._mode())
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
                     raise StorageRefused(f"cannot write {shown(name)}: something that is not a file is there")
@@ -203,13 +203,13 @@ class LocalFolder:
 
     def download(self, name: str) -> bytes:
         """A file's content."""
-        with explained(f"cannot read {shown(name)}"), self._descent() as descent:
-            if self._status(descent, name) is None:
+        with explained(f"cannot read {shown(name)}"), self._walk() as walk:
+            if self._status(walk, name) is None:
                 raise ObjectMissing(f"there is no file {shown(name)} in {self.label}")
             # Between the look and this a pipe may have taken its place, on which opening would wait.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
-                file = os.open(name.rpartition("/")[2], flags, dir_fd=descent.parent(name))
+                file = os.open(name.rpartition("/")[2], flags, dir_fd=walk.parent(name))
             except FileNotFoundError:
                 raise ObjectMissing(f"there is no file {shown(name)} in {self.label}") from None
             with os.fdopen(file, "rb") as stream:
@@ -237,26 +237,26 @@ class LocalFolder:
         return stat.S_IMODE(self._root.stat().st_mode)
 
     @contextmanager
-    def _descent(self) -> Iterator[Descent]:
+    def _walk(self) -> Iterator[DirectoryWalk]:
         with explained(self.label):
             root = self._open_root(PASS)
         try:
-            with Descent(root) as descent:
-                yield descent
+            with DirectoryWalk(root) as walk:
+                yield walk
         finally:
             os.close(root)
 
-    def _look(self, descent: Descent, name: str) -> StoredObject | None:
+    def _look(self, walk: DirectoryWalk, name: str) -> StoredObject | None:
         try:
-            status = self._status(descent, name)
+            status = self._status(walk, name)
         except OSError as error:
             raise explain(error, f"cannot look at {shown(name)}") from error
         return None if status is None else _stored(name, status)
 
     @staticmethod
-    def _status(descent: Descent, name: str) -> os.stat_result | None:
+    def _status(walk: DirectoryWalk, name: str) -> os.stat_result | None:
         try:
-            status = os.stat(name.rpartition("/")[2], dir_fd=descent.parent(name), follow_symlinks=False)
+            status = os.stat(name.rpartition("/")[2], dir_fd=walk.parent(name), follow_symlinks=False)
         except OSError as error:
             if error.errno in NOT_THERE:
                 return None
@@ -266,11 +266,11 @@ class LocalFolder:
             return None
         return status if stat.S_ISREG(status.st_mode) else None
 
-    def _unlink(self, descent: Descent, name: str) -> bool:
-        if self._status(descent, name) is None:
+    def _unlink(self, walk: DirectoryWalk, name: str) -> bool:
+        if self._status(walk, name) is None:
             return False
         try:
-            os.unlink(name.rpartition("/")[2], dir_fd=descent.parent(name))
+            os.unlink(name.rpartition("/")[2], dir_fd=walk.parent(name))
         except FileNotFoundError:
             return False
         return True
@@ -320,10 +320,10 @@ class LocalFolder:
         }
         if not folders:
             return
-        with self._descent() as descent:
+        with self._walk() as walk:
             for folder in sorted(folders, key=lambda folder: folder.count("/"), reverse=True):
                 with suppress(OSError):
-                    os.rmdir(folder.rpartition("/")[2], dir_fd=descent.parent(folder))
+                    os.rmdir(folder.rpartition("/")[2], dir_fd=walk.parent(folder))
 
     def _scan(self, prefix: str) -> Iterator[tuple[Level, builtins.list[str]]]:
         return scan(lambda: self._open_root(READ), self.label, prefix, "" if prefix else TRASH_FOLDER)

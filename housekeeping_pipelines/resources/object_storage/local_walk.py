@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # How often a target's folder may be swept away as empty while something is being moved into it.
-SWEPT_AWAY = 10
+MAX_RETRIES = 10
 
 
-class Descent:
+class DirectoryWalk:
     """The way from the root to the folders of files; the last one stays open, since names come in order."""
 
     def __init__(self, root: int) -> None:
@@ -76,7 +76,7 @@ class Descent:
 
     @staticmethod
     def _step(at: int, part: str, mode: int | None) -> int:
-        attempts_left = 0 if mode is None else SWEPT_AWAY
+        attempts_left = 0 if mode is None else MAX_RETRIES
         while True:
             try:
                 return os.open(part, PASS, dir_fd=at)

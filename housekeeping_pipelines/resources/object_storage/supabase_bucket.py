@@ -41,7 +41,7 @@ from housekeeping_pipelines.resources.object_storage.supabase_names import (
     is_sendable,
     url_path,
 )
-from housekeeping_pipelines.resources.object_storage.supabase_retry import Patience, persist
+from housekeeping_pipelines.resources.object_storage.supabase_retry import RetryPolicy, call_with_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +54,7 @@ T = TypeVar("T")
 # The server's cap of a page, whatever is asked for.
 _PAGE = 1000
 # As many requests as looking each up, of which each finds one.
-_FEW = 3
+_LOOKUP_THRESHOLD = 3
 # How long the bucket is taken to be there still.
 _CHECKED_SECONDS = 60.0
 # Requests spent to find the objects of one batch that cannot be removed.
@@ -73,7 +73,7 @@ class SupabaseBucket:
         trash_prefix: str | None = None,
         concurrency: int = 4,
         timeout_seconds: float = 20.0,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         circuit: Circuit | None = None,
     ) -> None:
         """Connects to nothing yet.
@@ -101,7 +101,7 @@ class SupabaseBucket:
         self._hidden = f"{trash_prefix}/" if trash_prefix else None
         self._concurrency = max(1, concurrency)
         self._timeout_seconds = timeout_seconds
-        self._patience = patience or Patience()
+        self._retry = retry or RetryPolicy()
         self._circuit = circuit or Circuit(f"storage at {self._address}")
         self._checked_at = float("-inf")
         self._storage: SyncStorageClient | None = None
@@ -131,7 +131,7 @@ class SupabaseBucket:
         Raises:
             ConfigurationError: it is missing, or this key may not see it, or the address is not storage's.
         """
-        self._ask("see the bucket", lambda: self._client().get_bucket(self._bucket))
+        self._call("see the bucket", lambda: self._client().get_bucket(self._bucket))
         self._checked_at = time.monotonic()
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
@@ -148,18 +148,20 @@ class SupabaseBucket:
         Costs the pages under the names' common prefix, or two requests a name where that is less.
         """
         self._check_lately()
-        ahead: _Ahead | None = None
+        lookahead: _Lookahead | None = None
         remaining = iter(ascending(names))
         while chunk := builtins.list(islice(remaining, _PAGE)):
-            if len(chunk) <= _FEW:
+            if len(chunk) <= _LOOKUP_THRESHOLD:
                 for name in chunk:
                     if (found := self._first(name)) is not None:
                         yield found
                 continue
-            if ahead is None or not (chunk[0].startswith(ahead.prefix) and chunk[-1].startswith(ahead.prefix)):
+            if lookahead is None or not (
+                chunk[0].startswith(lookahead.prefix) and chunk[-1].startswith(lookahead.prefix)
+            ):
                 prefix = common_beginning(chunk[0], chunk[-1])
-                ahead = _Ahead(prefix, self._pages(prefix))
-            yield from self._meet(chunk, ahead)
+                lookahead = _Lookahead(prefix, self._pages(prefix))
+            yield from self._match_listing(chunk, lookahead)
 
     def stat(self, name: str) -> StoredObject | None:
         """The present state of one object, one request; None if it is not there."""
@@ -218,13 +220,13 @@ class SupabaseBucket:
             attempted = True
             self._bucket_client().move(source, target)
 
-        self._ask_about(f"move {source!r} to {target!r}", once)
+        self._call_for_object(f"move {source!r} to {target!r}", once)
 
     def upload(self, name: str, content: bytes) -> None:
         """Write an object, over what is there."""
         path = url_path(name)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        self._ask_about(
+        self._call_for_object(
             f"write {name!r}",
             lambda: self._bucket_client().upload(path, content, {"content-type": kind, "upsert": "true"}),
         )
@@ -237,7 +239,7 @@ class SupabaseBucket:
             if self.stat(name) is None:
                 raise ObjectMissing(f"there is no object {name!a} in {self.label}") from None
             raise
-        content: bytes = self._ask_about(f"read {name!r}", lambda: self._bucket_client().download(path))
+        content: bytes = self._call_for_object(f"read {name!r}", lambda: self._bucket_client().download(path))
         return content
 
     def usage(self, prefix: str = "") -> Usage:
@@ -267,39 +269,39 @@ class SupabaseBucket:
     def _bucket_client(self) -> Any:
         return self._client().from_(self._bucket)
 
-    def _ask(self, action: str, request: Callable[[], T]) -> T:
+    def _call(self, action: str, request: Callable[[], T]) -> T:
         """Send a request, again where that may help, unless the circuit is open."""
-        return self._circuit.call(lambda: self._persist(action, request, self._patience.attempts))
+        return self._circuit.call(lambda: self._call_with_retry(action, request, self._retry.attempts))
 
-    def _ask_about(self, action: str, request: Callable[[], T]) -> T:
+    def _call_for_object(self, action: str, request: Callable[[], T]) -> T:
         """The same for one object: a failure of the server that it does not have in general is a refusal."""
         from housekeeping_pipelines.resources.object_storage.supabase_errors import is_answer_of_server
 
-        def judged() -> T | StorageRefused:
+        def classify() -> T | StorageRefused:
             try:
-                return self._persist(action, request, self._patience.attempts)
+                return self._call_with_retry(action, request, self._retry.attempts)
             except Unavailable as error:
                 if not is_answer_of_server(error.__cause__):
                     raise
-                self._persist("see the bucket", lambda: self._client().get_bucket(self._bucket), 1)
+                self._call_with_retry("see the bucket", lambda: self._client().get_bucket(self._bucket), 1)
                 return StorageRefused(f"storage cannot {action}: it fails at this object")
 
-        answer = self._circuit.call(judged)
+        answer = self._circuit.call(classify)
         if isinstance(answer, StorageRefused):
             raise answer
         return answer
 
-    def _persist(self, action: str, request: Callable[[], T], attempts: int) -> T:
+    def _call_with_retry(self, action: str, request: Callable[[], T], attempts: int) -> T:
         from housekeeping_pipelines.resources.object_storage.supabase_errors import Context
 
-        return persist(request, self._patience, attempts, Context(self._address, self._bucket, action))
+        return call_with_retry(request, self._retry, attempts, Context(self._address, self._bucket, action))
 
     def _check_lately(self) -> None:
         if time.monotonic() - self._checked_at > _CHECKED_SECONDS:
             self.check()
 
     def _page(self, options: dict[str, Any]) -> Any:
-        return self._ask("list objects", lambda: self._bucket_client().list_v2(options))
+        return self._call("list objects", lambda: self._bucket_client().list_v2(options))
 
     def _pages(self, prefix: str) -> Iterator[builtins.list[StoredObject]]:
         """The objects under a prefix, page by page; names strictly ascend.
@@ -330,12 +332,12 @@ class SupabaseBucket:
         found = [_stored(found) for found in page.objects if found.name == name]
         return found[0] if found else None
 
-    def _meet(self, chunk: builtins.list[str], ahead: _Ahead) -> Iterator[StoredObject]:
+    def _match_listing(self, chunk: builtins.list[str], lookahead: _Lookahead) -> Iterator[StoredObject]:
         """Those of ascending names that a listing has; each on its own once the listing has cost as much."""
-        budget = ahead.pages + len(chunk)
+        budget = lookahead.pages + len(chunk)
         for name in chunk:
-            found = ahead.find(name, budget)
-            if found is None and ahead.pages > budget:
+            found = lookahead.find(name, budget)
+            if found is None and lookahead.pages > budget:
                 found = self._first(name)
             if found is not None:
                 yield found
@@ -348,8 +350,8 @@ class SupabaseBucket:
 
     def _remove_batch(self, names: builtins.list[str]) -> Removal:
         """Remove one request's worth, and find out about what was not answered."""
-        effort = _Effort(_ISOLATION_REQUESTS)
-        removed, rest = self._remove_some(names, effort, self._patience.attempts)
+        budget = _RequestBudget(_ISOLATION_REQUESTS)
+        removed, rest = self._remove_some(names, budget, self._retry.attempts)
         return self._account(names, removed, rest)
 
     def _account(self, names: builtins.list[str], removed: set[str], reasons: dict[str, str]) -> Removal:
@@ -366,7 +368,7 @@ class SupabaseBucket:
         )
 
     def _remove_some(
-        self, names: builtins.list[str], effort: _Effort, attempts: int
+        self, names: builtins.list[str], budget: _RequestBudget, attempts: int
     ) -> tuple[set[str], dict[str, str]]:
         """The names that storage says it removed, and why it failed at others."""
         from housekeeping_pipelines.resources.object_storage.supabase_errors import is_answer_of_server
@@ -384,31 +386,31 @@ class SupabaseBucket:
                 unsure = True
                 removed.update(_names(self._bucket_client().remove(pending)).intersection(pending))
 
-        def judged() -> Unavailable | None:
+        def classify() -> Unavailable | None:
             try:
-                self._persist(f"remove {_counted(pending)}", once, attempts)
+                self._call_with_retry(f"remove {_counted(pending)}", once, attempts)
             except Unavailable as error:
                 if is_answer_of_server(error.__cause__):
                     return error
                 raise
             return None
 
-        failure = self._circuit.call(judged)
+        failure = self._circuit.call(classify)
         if failure is None:
             return removed, {}
         # A server that is down cannot list either; otherwise there is an object that it cannot remove.
         left = [found.name for found in self.examine(sorted(pending))]
-        if len(left) <= 1 or not effort.spend(2):
+        if len(left) <= 1 or not budget.spend(2):
             return removed, dict.fromkeys(left, failure.message)
         reasons: dict[str, str] = {}
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-            done, why = self._remove_some(half, effort, 1)
+            done, why = self._remove_some(half, budget, 1)
             removed |= done
             reasons |= why
         return removed, reasons
 
 
-class _Effort:
+class _RequestBudget:
     """A number of requests that may still be spent."""
 
     def __init__(self, requests: int) -> None:
@@ -419,7 +421,7 @@ class _Effort:
         return self._left >= 0
 
 
-class _Ahead:
+class _Lookahead:
     """A listing that is read as far as it is needed."""
 
     def __init__(self, prefix: str, pages: Iterator[list[StoredObject]]) -> None:

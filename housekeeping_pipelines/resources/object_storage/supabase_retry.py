@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long a request is tried again after 429, 5xx, a broken connection or a time-out.
 
     Attributes:
@@ -31,11 +31,11 @@ class Patience:
     total_seconds: float = 60.0
 
 
-def persist(request: Callable[[], T], patience: Patience, attempts: int, context: Context) -> T:
+def call_with_retry(request: Callable[[], T], retry: RetryPolicy, attempts: int, context: Context) -> T:
     """What the request returns, sent again where that may help.
 
     Args:
-        attempts: at most, in place of the patience's own.
+        attempts: at most, in place of the policy's own.
 
     Raises:
         Unavailable, StorageRefused, ConfigurationError: what storage answers in the end.
@@ -50,7 +50,7 @@ def persist(request: Callable[[], T], patience: Patience, attempts: int, context
         retry_after_seconds,
     )
 
-    deadline = time.monotonic() + patience.total_seconds
+    deadline = time.monotonic() + retry.total_seconds
 
     def again(error: Exception) -> bool | float:
         if isinstance(error, HousekeepingError) or not is_transient(error):
@@ -65,9 +65,9 @@ def persist(request: Callable[[], T], patience: Patience, attempts: int, context
             on=again,
             attempts=attempts,
             timeout=None,
-            wait_initial=patience.first_wait_seconds,
-            wait_max=patience.longest_wait_seconds,
-            wait_jitter=patience.first_wait_seconds,
+            wait_initial=retry.first_wait_seconds,
+            wait_max=retry.longest_wait_seconds,
+            wait_jitter=retry.first_wait_seconds,
         ):
             with attempt:
                 return request()

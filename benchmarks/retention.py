@@ -131,7 +131,7 @@ def delete_by_loop(address: dict[str, Any], cutoff: datetime) -> Callable[[], in
 
 
 def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: bool) -> Callable[[], int]:
-    from housekeeping_pipelines.application.config import load_config
+    from housekeeping_pipelines.application.config import read_config
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.rows import delete_rows
@@ -139,7 +139,7 @@ def delete_by_engine(address: dict[str, Any], _cutoff: datetime, *, trashed: boo
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.retention import policies
 
-    config = load_config(ROOT / "housekeeping_pipelines_tests/django/housekeeping.yaml")
+    config = read_config(ROOT / "housekeeping_pipelines_tests/django/housekeeping.yaml")
 
     def conversations(catalog: Catalog, now: datetime) -> RowPolicy:
         platform = Platform(catalog, config)

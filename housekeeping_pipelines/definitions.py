@@ -18,7 +18,7 @@ from housekeeping_pipelines.tasks.resources import (
 from housekeeping_pipelines.watched_documents.definitions import SourcesResource
 
 _settings = load_settings()
-REGISTRY = assemble(_settings, load_config(_settings.housekeeping_config))
+REGISTRY = assemble(_settings, load_config(_settings))
 _daily, _weekly = (REGISTRY.chains[name].job for name in ("daily_housekeeping", "weekly_cleanup"))
 
 # The first two keep the ids and names of the system that this project replaces.

@@ -96,7 +96,7 @@ def test_a_rule_that_takes_the_name_of_a_task_is_refused(tmp_path: Path, name: s
         f"retention: [{{table: t, age_column: a, older_than_days: 1, name: {name}}}]"
     )
     with pytest.raises(ConfigurationError) as caught:
-        assemble(settings, load_config(settings.housekeeping_config))
+        assemble(settings, load_config(settings))
     assert caught.value.message == (
         f"housekeeping.yaml: retention: two tasks would be named {name}; give the rule a `name` of its own"
     )

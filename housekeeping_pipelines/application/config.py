@@ -14,6 +14,8 @@ from housekeeping_pipelines.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from housekeeping_pipelines.settings import Settings
+
 # PostgreSQL cuts a longer name to NAMEDATALEN - 1 bytes, and it would then name something else.
 MAX_IDENTIFIER_BYTES = 63
 
@@ -101,8 +103,13 @@ class HousekeepingConfig(_Section):
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
 
 
-def load_config(path: Path) -> HousekeepingConfig:
-    """Read the file; one that does not exist is an empty one.
+def load_config(settings: Settings) -> HousekeepingConfig:
+    """The configuration in the file that HOUSEKEEPING_CONFIG names; see `read_config`."""
+    return read_config(settings.housekeeping_config)
+
+
+def read_config(path: Path) -> HousekeepingConfig:
+    """Read a file; one that does not exist is an empty one.
 
     Raises:
         ConfigurationError: it is not YAML, or not of this form; the text names the place.

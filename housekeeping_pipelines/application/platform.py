@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from housekeeping_pipelines.application import tables
+from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Platform:
     def __init__(self, catalog: Catalog, config: HousekeepingConfig) -> None:
         self.catalog = catalog
         self.config = config
+
+    @classmethod
+    def on(cls, connection: sa.Connection, settings: Settings) -> Self:
+        """The platform in the database of a connection, mapped as `housekeeping.yaml` says.
+
+        Raises:
+            ConfigurationError: the file is not of its form.
+        """
+        return cls(Catalog(connection), load_config(settings))
 
     def table(self, ours: str) -> MappedTable:
         """The table that we call so.

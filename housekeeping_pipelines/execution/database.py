@@ -37,7 +37,7 @@ class Database:
         Raises:
             ConfigurationError: the file is not valid.
         """
-        return load_config(self.settings.housekeeping_config)
+        return load_config(self.settings)
 
     @cached_property
     def engine(self) -> sa.Engine:

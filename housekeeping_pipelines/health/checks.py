@@ -39,7 +39,7 @@ def check_all(
     checks: list[Check] = []
     config = HousekeepingConfig()
     try:
-        config = load_config(settings.housekeeping_config)
+        config = load_config(settings)
         capabilities = make_capabilities(settings, config)
         there = settings.housekeeping_config.exists()
         text = f"{len(config.tables)} tables mapped, {len(config.retention)} rules" if there else "none; default names"

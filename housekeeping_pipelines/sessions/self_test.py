@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.application.config import load_config
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
-from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.stores.uses import BUCKET
 
@@ -45,7 +43,7 @@ class SelfTest:
         Raises:
             ConfigurationError: the platform has no tables of sessions, or the bucket's settings are wrong.
         """
-        platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
+        platform = Platform.on(connection, settings)
         tables = platform.table("upload_sessions"), platform.table("processed_documents")
         return cls(connection, *tables, Stores(settings)[BUCKET])
 

@@ -33,7 +33,7 @@ class Stores:
         Raises:
             ConfigurationError: the file is not valid.
         """
-        return load_config(self.settings.housekeeping_config)
+        return load_config(self.settings)
 
     def __getitem__(self, name: str) -> Store:
         """

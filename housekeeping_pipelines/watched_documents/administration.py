@@ -41,7 +41,7 @@ def probe_due(settings: Settings) -> int:
     Raises:
         HousekeepingError: the database does not answer in time, or the platform has no such tables.
     """
-    config = load_config(settings.housekeeping_config)
+    config = load_config(settings)
     with probe(settings) as connection:
         return Queue(Platform(Catalog(connection), config)).count_due(connection, utc_now(), limit=PROBE_LIMIT)
 

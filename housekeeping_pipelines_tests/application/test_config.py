@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from housekeeping_pipelines.application.config import HousekeepingConfig, load_config
+from housekeeping_pipelines.application.config import HousekeepingConfig, read_config
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ inactive_users: {account_tables: [account_emailaddress]}
 def load(folder: Path, text: str) -> HousekeepingConfig:
     path = folder / "housekeeping.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_config(path)
+    return read_config(path)
 
 
 def test_everything_that_it_may_say(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_everything_that_it_may_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "null"])
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path, text: str) -> None:
     assert load(tmp_path, text) == HousekeepingConfig()
-    assert load_config(tmp_path / "none.yaml") == HousekeepingConfig()
+    assert read_config(tmp_path / "none.yaml") == HousekeepingConfig()
 
 
 MISTAKES = {
@@ -89,5 +89,5 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "housekeeping.yaml").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "housekeeping.yaml", tmp_path):
         with pytest.raises(ConfigurationError) as caught:
-            load_config(path)
+            read_config(path)
         assert "cannot be read" in caught.value.message

@@ -180,9 +180,7 @@ def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, 
 
 
 def _statistics(settings: Settings, hours: int) -> StorageStatistics:
-    from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.sessions.usage import MEGABYTE, storage_statistics
     from housekeeping_pipelines.stores.stores import Stores
     from housekeeping_pipelines.stores.uses import BUCKET
@@ -190,7 +188,7 @@ def _statistics(settings: Settings, hours: int) -> StorageStatistics:
     with session.platform_connection(settings) as connection:
         return storage_statistics(
             connection,
-            Platform(Catalog(connection), load_config(settings.housekeeping_config)),
+            Platform.on(connection, settings),
             Stores(settings)[BUCKET],
             now=utc_now(),
             hours=hours,

@@ -123,12 +123,10 @@ def parse_until(text: str, now: datetime) -> datetime:
 
 
 def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tuple[Any, Table, tuple[str, ...]]:
-    from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.application.platform import Platform
-    from housekeeping_pipelines.postgres.catalog import Catalog
 
     accepted = f"accepted: {SUBJECTS}"
-    platform = Platform(Catalog(connection), load_config(settings.housekeeping_config))
+    platform = Platform.on(connection, settings)
     type_, _, rest = subject.partition(":")
     if type_ == "user" and rest:
         table, text = platform.table("users").live, rest

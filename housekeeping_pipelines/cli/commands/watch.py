@@ -162,7 +162,7 @@ def _watching(settings: Settings) -> Iterator[Watching]:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.watched_documents.administration import Watching
 
-    config = load_config(settings.housekeeping_config)
+    config = load_config(settings)
     with session.platform_connection(settings) as connection:
         yield Watching.on(connection, config)
 

@@ -75,6 +75,7 @@ def write_env_file(directory: Path, home: Path) -> Path:
     Raises:
         ConfigurationError: the file cannot be read or written.
     """
+    # python-dotenv's `set_key` rewrites line ends and every line of this name, and fails at bytes that are not UTF-8.
     file = (directory / ".env").resolve()
     value = str(home.absolute()).replace("\\", "\\\\").replace("'", "\\'")
     line = f"{_VARIABLE}='{value}'"

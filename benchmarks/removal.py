@@ -66,7 +66,7 @@ class Server:
 
     url: str
     key: str
-    fill: Callable[[list[str]], None]
+    fill: Callable[[list[str]], object]
     requests: Callable[[], int | None]
 
 

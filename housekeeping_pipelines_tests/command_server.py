@@ -97,9 +97,12 @@ def _become(connection: socket.socket) -> None:
     try:
         if sys.argv[0].endswith("dagster"):
             from dagster._cli import main
+
+            main()  # type: ignore[no-untyped-call]
         else:
-            from housekeeping_pipelines.cli import main
-        main()
+            from housekeeping_pipelines.cli import main as housekeeping
+
+            housekeeping()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import bisect
+import builtins
 import hashlib
 import hmac
 import json
@@ -100,7 +101,7 @@ class StorageServer:
         self._names: dict[str, tuple[int, list[str]]] = {}
         self._changes = 0
         self._port = 0
-        self._http: ThreadingHTTPServer | None = None
+        self._http: _Server | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -286,7 +287,7 @@ class _Operations:
                 entries.setdefault(head.lower(), folder if slash else _entry(row, head))
         return list(entries.values())[offset : offset + limit]
 
-    def remove(self, bucket: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    def remove(self, bucket: str, body: dict[str, Any]) -> builtins.list[dict[str, Any]]:
         names = body.get("prefixes") or []
         if not names:
             raise StorageFailure(400, "Error", "body/prefixes must NOT have fewer than 1 items")

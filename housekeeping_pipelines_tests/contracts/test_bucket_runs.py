@@ -195,7 +195,12 @@ def test_what_somebody_else_deletes_half_way_is_no_failure(world: World, bucket:
 def test_what_somebody_else_deletes_between_two_batches_is_no_failure(world: World, bucket: Bucket) -> None:
     bucket.put([f"gone/{number:04}.pdf" for number in range(1000)])
     others = [f"gone/{number:04}.pdf" for number in range(0, 1000, 10)]
-    world.observer = Watcher(lambda step: bucket.storage.remove(others) if step == 1 else None)
+
+    def delete_others(step: int) -> None:
+        if step == 1:
+            bucket.storage.remove(others)
+
+    world.observer = Watcher(delete_others)
     report = world.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=500)
     assert (report.status, report.failed_count) == ("succeeded", 0)
     assert 900 <= report.deleted["bucket"] < 1000

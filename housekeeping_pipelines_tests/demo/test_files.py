@@ -60,7 +60,7 @@ def sample(engine: sa.Engine, tmp_path: Path) -> Sample:
 
 def test_most_names_of_rows_have_a_file_of_the_same_time_and_some_files_no_row(sample: Sample) -> None:
     made = sample.make()
-    queries = {
+    queries: dict[str, sa.Executable] = {
         "uploads": sa.select(slug(parsed_files.c.filename), parsed_files.c.created_at),
         "media": sa.text(
             "SELECT file_path, detected_at FROM detections UNION ALL SELECT thumbnail_path, detected_at FROM detections"

@@ -60,7 +60,7 @@ def listed(folder: LocalFolder, prefix: str = "") -> list[str]:
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "none", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "none", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let root mount a file system")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -62,7 +62,7 @@ def error_of(use: Callable[[], object]) -> HousekeepingError:
     return caught.value
 
 
-def raw(remote: StorageServer) -> object:
+def raw(remote: StorageServer) -> Any:
     options = ClientOptions(httpx_client=httpx.Client())
     return create_client(remote.url, remote.key, options).storage.from_("uploads")
 

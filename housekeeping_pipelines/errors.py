@@ -1,6 +1,6 @@
 """Every error that a user can cause, with the exit code that it ends a command with.
 
-    HousekeepingError           1  something failed on the way
+    HousekeepingError           1  something failed
     ├── ConfigurationError      2  a setting, an option, a file or a mapping is wrong; nothing was started
     ├── Refused                 3  a guard stopped the run before it deleted anything
     ├── PartialFailure          1  some items failed; the rest is done

@@ -1,8 +1,8 @@
 """Every environment variable, typed and documented, read once.
 
-A line in `.env` outranks an exported variable, as it does in Dagster's own commands, so that a task does the
-same whoever starts it. An empty value means the default. What an option of the command line sets for the
-processes that it starts travels in `HOUSEKEEPING_OVERRIDES` (JSON) and outranks both.
+A line in `.env` outranks an exported variable, as in Dagster's own commands, so that a task behaves the same
+however it is started. An empty value means the default. An option of the command line reaches the processes
+that the command starts through `HOUSEKEEPING_OVERRIDES` (JSON), which outranks both.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_cron(value: object) -> str:
     """A cron expression of five fields, as Dagster's own schedules accept it.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not a cron expression.
     """
     from dagster._utils.schedules import is_valid_cron_schedule
 
@@ -84,14 +84,14 @@ def _folder_name(value: object) -> object:
 def _hosts(value: object) -> object:
     found = frozenset(part.strip().lower() for part in str(value).split(",") if part.strip())
     if wrong := [each for each in sorted(found) if "://" in each or "@" in each or " " in each]:
-        raise ValueError(f"accepted: hosts, addresses and networks by commas, not {wrong[0]!r}")
+        raise ValueError(f"accepted: hosts, addresses and networks separated by commas, not {wrong[0]!r}")
     return found
 
 
 def _languages(value: object) -> object:
     found = tuple(part.strip() for part in str(value).split(",") if part.strip())
     if any(not re.fullmatch(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*", each) for each in found):
-        raise ValueError("accepted: language codes by commas, such as en,de")
+        raise ValueError("accepted: language codes separated by commas, such as en,de")
     return found
 
 
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         None, description="Dagster's own database; unset: the database dagster on the same server"
     )
     housekeeping_home: Path = Field(
-        Path(".housekeeping"), description="where everything is kept that this project writes to disk"
+        Path(".housekeeping"), description="the folder for everything that this project writes to disk"
     )
     housekeeping_config: Path = Field(
         Path("housekeeping.yaml"), description="the mapping to your tables and your own retention rules"
@@ -141,21 +141,25 @@ class Settings(BaseSettings):
     time_zone: Annotated[ZoneInfo, BeforeValidator(_time_zone)] = Field(
         ZoneInfo("UTC"), description="the time zone of every schedule"
     )
-    dry_run: bool = Field(False, description="true makes every run dry: it selects and reports, and deletes nothing")
+    dry_run: bool = Field(
+        False, description="true makes every run a dry run: it selects and reports, and deletes nothing"
+    )
     housekeeping_paused: bool = Field(
         False, description="true stops every deleting run; outranks `housekeeping resume`"
     )
     trash_retention_days: Annotated[int, Field(ge=0, le=36500)] = Field(
-        7, description="days that what was deleted can be brought back; 0: it is gone at once"
+        7, description="days for which a deletion can be undone; 0: deletions are permanent at once"
     )
     log_level: Annotated[LogLevel, BeforeValidator(lambda value: str(value).upper())] = Field(
         "INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
     )
     log_file: Path | None = Field(None, description="a file to append the log to; unset: standard error")
     conversation_retention_days: Days = Field(
-        30, description="age at which delete_old_conversations takes a conversation"
+        30, description="age in days at which delete_old_conversations deletes a conversation"
     )
-    unverified_user_retention_days: Days = Field(7, description="age at which cleanup_inactive_users takes an account")
+    unverified_user_retention_days: Days = Field(
+        7, description="age in days at which cleanup_inactive_users deletes an account"
+    )
     direct_uploads_path: Path | None = Field(
         None, description="the folder of direct uploads; unset: uploads under HOUSEKEEPING_HOME"
     )
@@ -163,36 +167,39 @@ class Settings(BaseSettings):
         None, description="the folder of detections' pictures and events' clips; unset: media under HOUSEKEEPING_HOME"
     )
     supabase_url: HttpUrl | None = Field(
-        None, description="the Supabase project; unset: the folder bucket under HOUSEKEEPING_HOME stands in"
+        None, description="the Supabase project; unset: the folder bucket under HOUSEKEEPING_HOME is used instead"
     )
-    supabase_key: SecretStr | None = Field(None, description="its service key, which may list, move and remove")
+    supabase_key: SecretStr | None = Field(
+        None, description="its service key, with permission to list, move and remove"
+    )
     supabase_bucket: str = Field("documents", description="the bucket of the upload sessions' documents")
-    supabase_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="requests to it at the same time")
+    supabase_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="concurrent requests to the bucket")
     storage_trash_prefix: Annotated[str | None, BeforeValidator(_folder_name)] = Field(
         None,
-        description="where in the bucket removed objects are kept, a request an object; unset: they are gone at once",
+        description="the folder in the bucket that keeps removed objects, at one request each; unset: removal is final",
     )
     cleanup_interval_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
-        1, description="hours after which an unused upload session goes, and how often cleanup_files looks"
+        1,
+        description="hours unused until cleanup_files deletes an upload session, and hours between its runs",
     )
     auto_cleanup_enabled: bool = Field(True, description="false stops scheduled runs of cleanup_files, not manual ones")
     storage_cleanup_enabled: bool = Field(
         True, description="false: cleanup_files touches neither files nor the rows that own files"
     )
     max_storage_size_mb: Annotated[int, Field(ge=1)] = Field(
-        1000, description="room in the bucket in MB (of 1024 * 1024 bytes): warned of at 80 %"
+        1000, description="the bucket's quota in MB (of 1024 * 1024 bytes); runs warn from 80 %"
     )
     orphan_cleanup_enabled: bool = Field(True, description="false stops scheduled runs of orphan_cleanup")
     orphan_cleanup_scan_interval_hours: Annotated[int, Field(ge=1, le=168)] = Field(
         24, description="hours between scheduled runs of orphan_cleanup"
     )
     orphan_cleanup_age_threshold_hours: Annotated[int, Field(ge=1, le=720)] = Field(
-        24, description="age from which orphan_cleanup takes a file"
+        24, description="age in hours at which orphan_cleanup removes a file"
     )
     cleanup_orphan_documents_cron: Cron = Field("0 2 * * *", description="when cleanup_orphan_documents_job runs")
     cleanup_orphan_objects_cron: Cron = Field("30 3 * * *", description="when cleanup_orphan_objects_job runs")
     drain_file_outbox_interval_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
-        60, description="how often drain_file_outbox_sensor looks for files that are due to go"
+        60, description="how often drain_file_outbox_sensor looks for files that are due for removal"
     )
     documents_path: Path | None = Field(
         None, description="the folder below which documents.docpath lies; unset: documents under HOUSEKEEPING_HOME"
@@ -201,22 +208,24 @@ class Settings(BaseSettings):
         168, description="hours after which a watched document is fetched again, unless it has its own interval"
     )
     watch_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
-        16, description="watched documents that are fetched at the same time"
+        16, description="watched documents that are fetched concurrently"
     )
-    fetch_per_host: Annotated[int, Field(ge=1, le=64)] = Field(4, description="requests to one host at the same time")
+    fetch_per_host: Annotated[int, Field(ge=1, le=64)] = Field(4, description="concurrent requests to one host")
     fetch_interval_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        0, description="the least time between two requests to one host"
+        0, description="the minimum time between two requests to one host"
     )
     fetch_allowed_hosts: Annotated[frozenset[str], BeforeValidator(_hosts)] = Field(
         frozenset(),
-        description="hosts, addresses and networks that may be fetched although they are not public, by commas",
+        description="hosts, addresses and networks that may be fetched although not public, separated by commas",
     )
     collector_url: HttpUrl | None = Field(
         None, description="a collector that fetches documents; unset: the built-in sources do"
     )
-    github_token: SecretStr | None = Field(None, description="for private repositories, and more requests an hour")
+    github_token: SecretStr | None = Field(
+        None, description="a token for private repositories, and for a higher rate limit"
+    )
     gitlab_url: HttpUrl = Field("https://gitlab.com", description="the GitLab that GITLAB_TOKEN is for")
-    gitlab_token: SecretStr | None = Field(None, description="a token that may read repositories")
+    gitlab_token: SecretStr | None = Field(None, description="a token with permission to read repositories")
     confluence_url: HttpUrl | None = Field(None, description="the Confluence that CONFLUENCE_TOKEN is for")
     confluence_username: str | None = Field(None, description="the account of a cloud token; unset: a server's token")
     confluence_token: SecretStr | None = Field(
@@ -225,7 +234,7 @@ class Settings(BaseSettings):
     drupalwiki_url: HttpUrl | None = Field(None, description="the DrupalWiki that DRUPALWIKI_TOKEN is for")
     drupalwiki_token: SecretStr | None = Field(None, description="its REST API's token")
     youtube_languages: Annotated[tuple[str, ...], BeforeValidator(_languages)] = Field(
-        ("en",), description="languages of transcripts, the preferred first, by commas"
+        ("en",), description="languages of transcripts, preferred first, separated by commas"
     )
     vector_store_url: Annotated[str, _ADDRESS] | None = Field(
         None,
@@ -234,7 +243,7 @@ class Settings(BaseSettings):
     )
     vector_store_api_key: SecretStr | None = Field(None, description="Qdrant's key")
     embedding_base_url: HttpUrl | None = Field(
-        None, description="an OpenAI-compatible server of embeddings; unset: an offline, lexical stand-in"
+        None, description="an OpenAI-compatible server of embeddings; unset: an offline, lexical embedder"
     )
     embedding_api_key: SecretStr | None = Field(None, description="its key")
     embedding_model: str | None = Field(None, description="its model")
@@ -319,7 +328,7 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
     exported = dict(os.environ if environ is None else environ)
     dotenv = {key: value for key, value in dotenv_values(directory / ".env").items() if value is not None}
     overrides = json.loads(exported.get(OVERRIDES_VARIABLE) or "{}")
-    # A Dagster process has already exported its .env: what it holds is told apart by being the same.
+    # A Dagster process has exported its .env already, so the same value may be in both.
     layers = (_Layer("command line", overrides), _Layer(".env", dotenv), _Layer("environment", exported))
     try:
         settings = Settings(directory, layers)
@@ -341,7 +350,7 @@ def _explain(error: ValidationError) -> str:
 def _where(error: ValidationError, layers: tuple[_Layer, ...]) -> str:
     variable = _variable(error.errors()[0])
     origin = next(layer.origin for layer in layers if variable in layer.variables)
-    return f"mend {variable}, which comes from {'the ' if origin != '.env' else ''}{origin}"
+    return f"check {variable}, which comes from {'the ' if origin != '.env' else ''}{origin}"
 
 
 def _field(error: Any) -> str:

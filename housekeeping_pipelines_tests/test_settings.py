@@ -75,7 +75,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path: Path, variable: 
         load_settings(tmp_path, {variable: value})
     assert caught.value.message.startswith(f"{variable} is ")
     assert accepted in caught.value.message
-    assert caught.value.hint == f"mend {variable}, which comes from the environment"
+    assert caught.value.hint == f"check {variable}, which comes from the environment"
     if not variable.endswith("_URL"):
         assert value in caught.value.message.lower() or value in caught.value.message
 

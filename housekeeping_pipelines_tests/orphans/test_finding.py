@@ -230,7 +230,7 @@ def test_a_folder_that_vanishes_while_it_is_scanned(engine: sa.Engine, root: Pat
 
 
 def test_a_root_that_is_not_there_is_not_an_empty_store(engine: sa.Engine, root: Path) -> None:
-    with engine.connect() as connection, pytest.raises(ConfigurationError, match="is not there"):
+    with engine.connect() as connection, pytest.raises(ConfigurationError, match="does not exist"):
         search(connection, root / "nowhere", *media(engine, root))
 
 

@@ -225,7 +225,7 @@ class TestScanning:
         for use in uses:
             with pytest.raises(ConfigurationError, match=str(root)) as caught:
                 use()
-            assert caught.value.hint == "make it, or mend MEDIA_PATH"
+            assert caught.value.hint == "create it, or check MEDIA_PATH"
 
 
 class TestMoving:
@@ -345,7 +345,7 @@ def test_folders_that_the_user_may_not_read_or_write(root: Path) -> None:
     assert moved.startswith("StorageRefused: cannot move 'fixed/a.txt'")
     assert written == "StorageRefused: cannot write 'fixed/b.txt': permission denied"
     assert below == "['fixed/a.txt']"
-    assert looked == "StorageRefused: cannot look at 'closed/c.txt': permission denied"
+    assert looked == "StorageRefused: cannot examine 'closed/c.txt': permission denied"
     (root / "closed").chmod(0o755)
     assert listed(LocalFolder(root)) == ["closed/c.txt", "fixed/a.txt"]
 

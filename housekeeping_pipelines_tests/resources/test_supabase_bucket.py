@@ -410,7 +410,7 @@ class TestRetrying:
             with SupabaseBucket(remote.url, key, "uploads", retry=RETRY) as bucket:
                 error = error_of(bucket.check)
             assert isinstance(error, ConfigurationError)
-            assert error.hint == "mend SUPABASE_KEY"
+            assert error.hint == "check SUPABASE_KEY"
             assert key not in error.one_line
 
     @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ class TestCircuit:
         with SupabaseBucket(remote.url, remote.key, "uploads", retry=RETRY, circuit=circuit) as bucket:
             error = error_of(bucket.check)
         assert isinstance(error, Unavailable)
-        assert "not asked again before" in error.message
+        assert "not called again before" in error.message
         assert len(remote.requests) == sent
         with engine.begin() as connection:
             row = connection.execute(sa.select(circuit_breakers)).one()
@@ -481,7 +481,7 @@ class TestCircuit:
         self.fail(circuit, 1)
         assert circuit.call(lambda: 1) == 1
         self.fail(circuit, 2)
-        with pytest.raises(Unavailable, match="not asked again before"):
+        with pytest.raises(Unavailable, match="not called again before"):
             circuit.call(lambda: 1)
 
     def test_it_closes_again(self) -> None:
@@ -510,7 +510,7 @@ class TestCircuit:
             return 1
 
         assert circuit.call(late) == 1
-        with pytest.raises(Unavailable, match="not asked again before"):
+        with pytest.raises(Unavailable, match="not called again before"):
             circuit.call(late)
 
     def test_calls_run_at_the_same_time(self) -> None:
@@ -527,7 +527,7 @@ class TestCircuit:
         circuit = Circuit("storage", engine=engine, failures=2)
         assert circuit.call(lambda: 1) == 1
         self.fail(circuit, 2)
-        with pytest.raises(Unavailable, match="not asked again before"):
+        with pytest.raises(Unavailable, match="not called again before"):
             circuit.call(lambda: 1)
 
 

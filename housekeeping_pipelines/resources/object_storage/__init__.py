@@ -1,11 +1,11 @@
 """Object storage: one protocol over a local folder and a Supabase bucket.
 
-A name is the whole path of an object under the store's root, `/` between its parts, exactly as storage has it: no
-store trims, unquotes or changes the case of a name. What storage answers is compared with what was asked; what could
-not be known is asked again, and never taken for done.
+A name is the full path of an object under the store's root, with `/` between its parts, exactly as storage has it: no
+store trims, unquotes or changes the case of a name. Every answer is compared with the request; an unknown outcome is
+looked up, and never assumed to be a success.
 
-    Unavailable          storage does not answer, or not now: a later attempt may succeed
-    StorageRefused       storage answers, and will not: the key lacks a permission, a name is not allowed
+    Unavailable          storage does not answer at present: a later attempt may succeed
+    StorageRefused       storage rejects the request: the key lacks a permission, a name is not allowed
     ConfigurationError   the address, the key or the bucket is wrong
 """
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class StorageRefused(HousekeepingError):
-    """Storage answers, and will not do what was asked."""
+    """Storage rejects the request."""
 
 
 class ObjectExists(StorageRefused):
-    """There is an object of the target's name, which is never overwritten."""
+    """An object with the target's name exists, and is never overwritten."""
 
 
 class ObjectMissing(StorageRefused):
-    """There is no object of this name."""
+    """No object has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object as it was when it was looked at.
+    """One object as it was when it was listed or examined.
 
     Attributes:
         size: bytes; None if it is not known.
@@ -61,8 +61,8 @@ class Removal:
 
     Attributes:
         removed: storage confirmed that it removed them now.
-        absent: they were not there any more.
-        failed: they are still there, or nobody knows, and why.
+        absent: they no longer existed.
+        failed: they still exist, or their state is unknown, each with the reason.
         unavailable: set if storage stopped answering for some of the failed, for which a later attempt may succeed.
     """
 
@@ -73,48 +73,48 @@ class Removal:
 
 
 class ObjectStorage(Protocol):
-    """A store. Every method raises Unavailable, StorageRefused or ConfigurationError for what storage answers."""
+    """A store. Every method may raise Unavailable, StorageRefused or ConfigurationError."""
 
     @property
     def label(self) -> str:
-        """How it is named to people: a folder's path, or `bucket uploads`."""
+        """Its name in messages: a folder's path, or `bucket uploads`."""
 
     def check(self) -> None:
         """Find out whether it can be used, so that an empty listing means an empty store."""
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every object whose name begins so, each once, in no order that one may rely on; memory stays flat.
+        """Every object whose name begins with `prefix`, each once, in no particular order; memory use is constant.
 
         Args:
             details: False leaves `size` and `modified` out where each costs a call of its own.
         """
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
-        """The present state of those that are still there. `names` ascend as bytes, and are read as they are needed."""
+        """The current state of those that still exist. `names` ascend as bytes, and are read lazily."""
 
     def stat(self, name: str) -> StoredObject | None:
-        """The present state of one object; None if it is not there."""
+        """The current state of one object; None if it does not exist."""
 
     def remove(self, names: Sequence[str]) -> Removal:
-        """Remove objects for good; every name is in exactly one part of the result."""
+        """Remove objects permanently; every name is in exactly one part of the result."""
 
     def move(self, source: str, target: str) -> None:
         """Rename an object, keeping its content.
 
         Raises:
-            ObjectMissing: nothing is at `source`.
-            ObjectExists: something is at `target`, and stays.
+            ObjectMissing: there is nothing at `source`.
+            ObjectExists: there is something at `target`, which is kept.
         """
 
     def upload(self, name: str, content: bytes) -> None:
-        """Write an object, over what is there."""
+        """Write an object, replacing one of the same name."""
 
     def download(self, name: str) -> bytes:
         """An object's content.
 
         Raises:
-            ObjectMissing: it is not there.
+            ObjectMissing: it does not exist.
         """
 
     def usage(self, prefix: str = "") -> Usage:
-        """How much is under a prefix; unknown sizes count as nothing."""
+        """The number and size of the objects under a prefix; unknown sizes count as 0."""

@@ -1,7 +1,7 @@
-"""A circuit breaker whose state is a row in PostgreSQL, so that one process's finding serves all.
+"""A circuit breaker whose state is a row in PostgreSQL, shared by all processes.
 
-Each run is a process of its own, which would have to find out again that storage is down, time-out by time-out. If
-PostgreSQL itself does not answer, each process counts for itself: a breaker must never be what breaks.
+Each run is a process of its own, which would otherwise wait for its own time-outs to learn that storage is down. If
+PostgreSQL itself does not answer, each process keeps its own state: the breaker must not cause failures.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _ALONE_SECONDS = 30.0
 class Circuit:
     """Counts calls that end in Unavailable; after `failures` of them in a row, calls are refused for `reset_seconds`.
 
-    Then calls are let through again: the first to succeed closes the circuit, the first to fail opens it again. Calls
+    Then calls are allowed again: the first to succeed closes the circuit, the first to fail opens it again. Calls
     may run at the same time. Any other error counts as an answer.
     """
 
@@ -59,7 +59,7 @@ class Circuit:
     ) -> None:
         """
         Args:
-            name: what is called, for people and as the row's key.
+            name: the service that is called, for messages and as the row's key.
             engine: where the row is; None keeps the state in this object.
         """
         self.name = name
@@ -89,15 +89,15 @@ class Circuit:
     def _check_state(self) -> None:
         if (until := self._refused_until(self._row.read())) is not None:
             raise Unavailable(
-                f"{self.name} did not answer and is not asked again before {until:%Y-%m-%d %H:%M:%S} UTC",
-                hint="it is tried again by itself; what was to be done stays to be done",
+                f"{self.name} did not answer and is not called again before {until:%Y-%m-%d %H:%M:%S} UTC",
+                hint="it is retried automatically; pending work is kept",
             )
 
     def _record_result(self, *, answered: bool) -> None:
         with self._recording:
             row = self._row.read()
             if self._refused_until(row) is not None:
-                # This call began before others opened the circuit, and tells nothing newer.
+                # This call began before the circuit was opened: its result is older.
                 return
             if answered:
                 if row.state != _CLOSED or row.failures:
@@ -108,7 +108,7 @@ class Circuit:
                 self._row.update(state=_OPEN, opened_at=utc_now())
 
     def _refused_until(self, row: _Row) -> datetime | None:
-        """The end of the time in which calls are refused; None if calls are let through."""
+        """When calls are allowed again; None if they are allowed now."""
         if row.state != _OPEN or row.opened_at is None:
             return None
         until = row.opened_at + self._reset_after
@@ -123,7 +123,7 @@ class _Row:
 
 
 class _SharedRow:
-    """The row, and what was last known of it, which serves alone where there is no PostgreSQL."""
+    """The row, and its last known values, which are all there is without PostgreSQL."""
 
     def __init__(self, name: str, engine: sa.Engine | None) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""What the operating system says of a file or a folder, as our errors."""
+"""Errors of the operating system about files and folders, as errors of ours."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def shown(name: str) -> str:
-    """A name in a message: on one line, and printable whatever it holds."""
+    """A name for a message: on one line, and always printable."""
     return ascii(name) if not name.isprintable() else repr(name)
 
 
 def reason(error: OSError) -> str:
+    """The cause in a few words."""
     if error.errno in _FULL:
         return "the disk is full"
     return (error.strerror or str(error)).lower()
@@ -29,7 +30,7 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn what the operating system says into one of our errors."""
+    """Turn an error of the operating system into one of ours."""
     try:
         yield
     except OSError as error:
@@ -37,13 +38,14 @@ def explained(what: str) -> Iterator[None]:
 
 
 def explain(error: OSError, what: str) -> HousekeepingError:
+    """The error to raise; `what` says what failed."""
     message = f"{what}: {reason(error)}"
     if error.errno in _FULL:
-        return Unavailable(message, hint="make room, and run it again")
+        return Unavailable(message, hint="free some space, and run it again")
     if error.errno == errno.EXDEV:
-        return StorageRefused(message, hint="the folder must be on one file system")
+        return StorageRefused(message, hint="keep the whole folder on one file system")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageRefused(message, hint="let this user read and write the folder and everything in it")
+        return StorageRefused(message, hint="grant this user read and write access to the folder and everything in it")
     if error.errno in NOT_THERE or error.errno in (errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ):
         return StorageRefused(message)
     return Unavailable(message)

@@ -1,9 +1,9 @@
 """A folder as a store: its regular files are the objects.
 
-Every folder on the way to a file is opened by its one name, relative to the folder before it, and never through a
-symbolic link, so that neither a name nor a link that appears meanwhile leads out of the root. Links, pipes and
-sockets are not objects: they are not listed, looked at or removed. A name that is not valid UTF-8 has surrogate
-escapes, as in Python's own file functions.
+Every directory on the path to a file is opened by name, relative to its parent, and never through a symbolic link, so
+that neither a name nor a link that is created meanwhile leads out of the root. Links, pipes and sockets are not
+objects: they are never listed, examined or removed. A name that is not valid UTF-8 has surrogate escapes, as in
+Python's own file functions.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.resources.object_storage.local_scan import Level
 
-# Left out of the listing of everything, and its folders go when they are empty.
+# Not part of the listing of the whole store; its folders are removed when they are empty.
 TRASH_FOLDER = ".housekeeping-trash"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What link() answers on file systems without hard links, and for files of others where hard links are protected.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
-# Enough to be told of.
+# At most so many are reported.
 MAX_INNER_LINKS = 10
 
 
@@ -51,8 +51,8 @@ class LocalFolder:
     """The regular files below a folder.
 
     Attributes:
-        inner_links: symbolic links that the last `name_chunks` passed by and that lead to something in the folder
-            itself, or to a folder around it.
+        inner_links: symbolic links that the last `name_chunks` skipped and that point into the folder itself, or to
+            one of its parents.
     """
 
     inner_links: builtins.list[str]
@@ -60,7 +60,7 @@ class LocalFolder:
     def __init__(self, root: Path, *, variable: str | None = None) -> None:
         """
         Args:
-            root: may itself be a link, which is followed now and not again.
+            root: may itself be a link, which is resolved once, here.
             variable: the setting that named it, for hints.
         """
         self._given = root
@@ -70,27 +70,27 @@ class LocalFolder:
 
     @property
     def label(self) -> str:
-        """The folder as it was named."""
+        """The folder as it was given."""
         return str(self._given)
 
     def check(self) -> None:
-        """Find out whether the folder is there and can be read.
+        """Check that the folder exists and can be read.
 
         Raises:
-            ConfigurationError: it is not there, or not a folder.
-            StorageRefused: it may not be read.
+            ConfigurationError: it does not exist, or is not a folder.
+            StorageRefused: permission to read it is missing.
         """
         with explained(self.label):
             os.close(self._open_root(READ))
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every file whose name begins so, without the trash if `prefix` is empty.
+        """Every file whose name begins with `prefix`, without the trash if `prefix` is empty.
 
-        A folder that vanishes meanwhile is passed over. Memory grows with depth, not with the number of files.
+        A folder that is removed meanwhile is skipped. Memory grows with depth, not with the number of files.
 
         Raises:
-            ConfigurationError: the root is not there.
-            StorageRefused: a folder may not be read; what was listed until then is not everything.
+            ConfigurationError: the root does not exist.
+            StorageRefused: a folder cannot be read; the listing so far is incomplete.
         """
         for level, names in self._scan(prefix):
             if not details:
@@ -102,13 +102,13 @@ class LocalFolder:
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    raise explain(error, f"cannot look at {shown(level.name + name)}") from error
+                    raise explain(error, f"cannot examine {shown(level.name + name)}") from error
                 yield _stored(level.name + name, status)
 
     def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[str]]:
         """The names alone, at most `size` in a list: what `list` yields, but fast.
 
-        At the end, `inner_links` are those of the whole folder, since one elsewhere may lead to what begins so.
+        At the end, `inner_links` covers the whole folder, since a link elsewhere may point to files under the prefix.
 
         Raises:
             ConfigurationError, StorageRefused: as `list`.
@@ -128,19 +128,19 @@ class LocalFolder:
             self._note_links(level)
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
-        """The present state of those that are there, in the order of `names`."""
+        """The current state of those that exist, in the order of `names`."""
         with self._walk() as walk:
             for name in names:
                 if (found := self._look(walk, name)) is not None:
                     yield found
 
     def stat(self, name: str) -> StoredObject | None:
-        """The present state of one file; None for whatever is not a file below the root."""
+        """The current state of one file; None if there is no such file below the root."""
         with self._walk() as walk:
             return self._look(walk, name)
 
     def remove(self, names: Sequence[str]) -> Removal:
-        """Remove files; what is not a file below the root counts as absent."""
+        """Remove files; a name that is not a file below the root counts as absent."""
         removed: set[str] = set()
         absent: set[str] = set()
         failed: dict[str, str] = {}
@@ -154,9 +154,9 @@ class LocalFolder:
         return Removal(frozenset(removed), frozenset(absent), failed)
 
     def move(self, source: str, target: str) -> None:
-        """Rename a file within the root, making the folders of `target`; finishes a move that was cut short.
+        """Rename a file within the root, making the folders of `target`; completes a move that was interrupted.
 
-        Linking and unlinking, since POSIX's rename overwrites: whoever is killed between the two leaves both
+        Links and unlinks, since POSIX's rename overwrites. A process that is killed between the two leaves both
         names on one file, which the next attempt recognises.
         """
         leaf = _parts(target)[-1]
@@ -181,13 +181,13 @@ class LocalFolder:
         self._sweep_trash({source})
 
     def upload(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all, over what is there."""
+        """Write a file atomically, replacing one of the same name."""
         leaf = _parts(name)[-1]
         with explained(f"cannot write {shown(name)}"), self._walk() as walk:
             folder = walk.make(name, self._mode())
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
-                    raise StorageRefused(f"cannot write {shown(name)}: something that is not a file is there")
+                    raise StorageRefused(f"cannot write {shown(name)}: something there is not a file")
             draft = f".housekeeping-upload-{secrets.token_hex(8)}"
             file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
             try:
@@ -206,7 +206,7 @@ class LocalFolder:
         with explained(f"cannot read {shown(name)}"), self._walk() as walk:
             if self._status(walk, name) is None:
                 raise ObjectMissing(f"there is no file {shown(name)} in {self.label}")
-            # Between the look and this a pipe may have taken its place, on which opening would wait.
+            # A pipe may have replaced the file since it was examined; opening one would block.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
                 file = os.open(name.rpartition("/")[2], flags, dir_fd=walk.parent(name))
@@ -229,8 +229,8 @@ class LocalFolder:
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise
-            what = "is not there" if error.errno == errno.ENOENT else "is not a folder"
-            hint = f"make it, or mend {self._variable}" if self._variable else "make it, or name another"
+            what = "does not exist" if error.errno == errno.ENOENT else "is not a folder"
+            hint = f"create it, or check {self._variable}" if self._variable else "create it, or name another"
             raise ConfigurationError(f"the folder {self.label} {what}", hint=hint) from None
 
     def _mode(self) -> int:
@@ -250,7 +250,7 @@ class LocalFolder:
         try:
             status = self._status(walk, name)
         except OSError as error:
-            raise explain(error, f"cannot look at {shown(name)}") from error
+            raise explain(error, f"cannot examine {shown(name)}") from error
         return None if status is None else _stored(name, status)
 
     @staticmethod
@@ -262,7 +262,7 @@ class LocalFolder:
                 return None
             raise
         except ValueError:
-            # A zero byte, or what is no text in the file system's encoding: no file has such a name.
+            # A NUL, or characters outside the file system's encoding: no file can have such a name.
             return None
         return status if stat.S_ISREG(status.st_mode) else None
 
@@ -280,7 +280,7 @@ class LocalFolder:
             os.link(leaf, target_leaf, src_dir_fd=folder, dst_dir_fd=goal, follow_symlinks=False)
         except FileExistsError:
             there = os.stat(target_leaf, dir_fd=goal, follow_symlinks=False)
-            # One name is two spellings where case does not count: the only link must not go.
+            # On a case-insensitive file system both spellings are one name: keep the only link.
             if not os.path.samestat(there, found) or there.st_nlink < 2:
                 raise ObjectExists(f"there is a file {shown(target)} in {self.label} already") from None
         except OSError as error:
@@ -293,13 +293,13 @@ class LocalFolder:
         except FileNotFoundError:
             pass
         except OSError:
-            # Where the first name may not go, the file stays under it alone.
+            # If the first name cannot be removed, the file keeps it alone.
             with suppress(OSError):
                 os.unlink(target_leaf, dir_fd=goal)
             raise
 
     def _rename(self, folder: int, leaf: str, goal: int, target_leaf: str, target: str) -> None:
-        """Without links: take the target's name with an empty file, which the rename may overwrite."""
+        """Without links: reserve the target's name with an empty file, which the rename may overwrite."""
         try:
             os.close(os.open(target_leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=goal))
         except FileExistsError:
@@ -312,7 +312,7 @@ class LocalFolder:
             raise
 
     def _sweep_trash(self, names: set[str]) -> None:
-        """Remove the folders of the trash that these names leave empty, the deepest first."""
+        """Remove the folders of the trash that these names leave empty, deepest first."""
         folders = {
             "/".join(parts[:depth])
             for parts in (name.split("/") for name in names if name.startswith(f"{TRASH_FOLDER}/"))
@@ -331,7 +331,7 @@ class LocalFolder:
     def _note_links(self, level: Level) -> None:
         for name in level.links:
             leads_to = (self._root / level.name / name).resolve()
-            # From a folder that the root is in, a path leads back into it.
+            # A link to a parent of the root leads back into it.
             related = leads_to.is_relative_to(self._root) or self._root.is_relative_to(leads_to)
             if related and leads_to.exists() and len(self.inner_links) < MAX_INNER_LINKS:
                 self.inner_links.append(f"{level.name}{name}")

@@ -1,4 +1,4 @@
-"""Everything below a folder, whose memory grows with depth, not with the number of files."""
+"""The listing of everything below a folder; memory grows with depth, not with the number of files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from housekeeping_pipelines.resources.object_storage.local_walk import READ, is_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Entries of a folder that are read at once.
+# Entries of a folder in one page.
 _ENTRIES = 1000
 
 
 def scan(open_root: Callable[[], int], label: str, prefix: str, hidden: str) -> Iterator[tuple[Level, list[str]]]:
-    """Every folder with the names of some of its files, and again until those were all.
+    """Each folder with the names of a page of its files, as often as it has pages.
 
     Args:
         open_root: opens the folder whose files are listed, for reading.
         label: names it in messages.
         prefix: what the names begin with.
-        hidden: a folder that is passed over.
+        hidden: a folder that is skipped.
     """
     folder, slash, beginning = prefix.rpartition("/")
     if slash and not is_name(folder):
@@ -58,9 +58,9 @@ class Level:
     """One open folder of a scan.
 
     Attributes:
-        folders: those met below it that were not entered yet.
-        links: the symbolic links among what was read last.
-        ended: everything in it was read.
+        folders: subfolders that were found and not entered yet.
+        links: the symbolic links of the last page.
+        ended: all entries were read.
     """
 
     def __init__(self, folder: int, name: str) -> None:
@@ -79,7 +79,7 @@ class Level:
         self._entries: Iterator[os.DirEntry[str]] = self._scan
 
     def limit(self, beginning: str, hidden: str) -> None:
-        """Pass over what begins otherwise, and one folder."""
+        """Skip names that do not begin with `beginning`, and the folder `hidden`."""
         self._hidden = hidden
         if beginning:
             self._entries = (entry for entry in self._scan if entry.name.startswith(beginning))
@@ -89,11 +89,11 @@ class Level:
         os.close(self.folder)
 
     def files(self) -> list[str]:
-        """The names of the files among the next entries."""
+        """The names of the files on the next page."""
         self.links, self._others = [], 0
         with explained(f"cannot list the folder {shown(self.name)}"):
             entries = itertools.islice(self._entries, _ENTRIES)
-            # An entry that is let go of at once makes room for the next: this is most of the time that a listing takes.
+            # Keeping no entry lets its memory be reused at once, which saves most of a listing's time.
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) or self._is_other(entry)]
         self.ended = len(names) + self._others < _ENTRIES
         return names
@@ -109,7 +109,7 @@ class Level:
 
 
 def _enter(level: Level, part: str, *, keep: bool = False) -> Level | None:
-    """The folder below; None if it is not there, or not a folder, any more. Closes `level` unless it is kept."""
+    """The subfolder; None if it no longer exists or is no longer a folder. Closes `level` unless it is kept."""
     name = f"{level.name}{part}/"
     try:
         with explained(f"cannot list the folder {shown(name)}"):

@@ -1,4 +1,4 @@
-"""The way to a file below a folder, one name at a time and never through a link."""
+"""Opening the folder of a file, one directory at a time and never through a link."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-# A folder that is only passed through need not be readable.
+# A folder on the path need not be readable.
 PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# How often a target's folder may be swept away as empty while something is being moved into it.
+# How often a target's folder may be removed as empty while a file is being moved into it.
 MAX_RETRIES = 10
 
 
 class DirectoryWalk:
-    """The way from the root to the folders of files; the last one stays open, since names come in order."""
+    """Opens the folders of files, starting at the root; the last one stays open, since names come in order."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -34,13 +34,13 @@ class DirectoryWalk:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the folder that is open."""
+        """Close the folder that is open."""
         if self._opened >= 0:
             os.close(self._opened)
         self._opened, self._folder = -1, None
 
     def parent(self, name: str) -> int:
-        """The folder that a name is in; raises OSError with `NOT_THERE` numbers if there is none."""
+        """The folder of a name; raises OSError with one of the `NOT_THERE` numbers if it does not exist."""
         folder, slash, _ = name.rpartition("/")
         if not slash:
             return self._root
@@ -53,7 +53,7 @@ class DirectoryWalk:
         return self._opened
 
     def make(self, name: str, mode: int) -> int:
-        """The folder that a name is in, made with this mode where it is not there."""
+        """The folder of a name, created with this mode if it does not exist."""
         folder = name.rpartition("/")[0]
         if not folder:
             return self._root
@@ -87,7 +87,7 @@ class DirectoryWalk:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=at)
                     made = os.open(part, READ, dir_fd=at)
-                    # mkdir's own mode is cut by the umask.
+                    # The umask restricts mkdir's own mode.
                     os.fchmod(made, mode)
                     os.close(made)
 

@@ -1,14 +1,14 @@
 """A Supabase bucket as a store, through the `supabase` client.
 
-What the server does that a caller must not meet, measured with server 1.11.2 and client 2.34.1:
+Behaviour of the server that is hidden from callers, measured with server 1.11.2 and client 2.34.1:
 
-- A missing bucket, and a key that may not see it, look like an empty one: the bucket is asked for before a listing is
-  believed, and again before objects are taken for gone.
-- Removing answers the rows that it removed, and [] for whatever it did not; a request that ended in a time-out may
-  still remove, and one that ended in an error may have removed: what was not answered is looked up.
-- Only the recursive listing by name is exact. The other one mixes upper and lower case up and stops at 1500.
-- Looking at one object through the client's `info` unquotes its name; the listing takes it as it is, and the first
-  object whose name begins so is that object, if it is there.
+- A missing bucket, and one that the key cannot see, look like an empty one: the bucket itself is requested before a
+  listing is trusted, and again before objects count as absent.
+- A removal answers with the rows that it removed, and leaves out the others. A request that timed out may still remove
+  objects, and one that failed may have removed some: names missing from the answer are looked up.
+- Only the recursive listing by name is exact. The other one ignores case and stops at 1500.
+- The client's `info` unquotes the name of an object; the listing takes it literally, and an object is the first
+  one whose name begins with its own.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The server's cap of a page, whatever is asked for.
+# The server's limit for a page, whatever is requested.
 _PAGE = 1000
-# As many requests as looking each up, of which each finds one.
+# Up to so many names are looked up one by one, as a listing would cost as many requests.
 _LOOKUP_THRESHOLD = 3
-# How long the bucket is taken to be there still.
+# How long the bucket is assumed to exist after a check.
 _CHECKED_SECONDS = 60.0
-# Requests spent to find the objects of one batch that cannot be removed.
+# The budget of requests for finding the objects of a batch that cannot be removed.
 _ISOLATION_REQUESTS = 64
 
 
 class SupabaseBucket:
-    """One bucket. It may be used by many threads; `close` it, or use it in a `with` block."""
+    """One bucket. It is thread-safe; `close` it, or use it in a `with` block."""
 
     def __init__(
         self,
@@ -76,25 +76,25 @@ class SupabaseBucket:
         retry: RetryPolicy | None = None,
         circuit: Circuit | None = None,
     ) -> None:
-        """Connects to nothing yet.
+        """Opens no connection yet.
 
         Args:
             url: of the project, as Supabase shows it: `https://PROJECT.supabase.co`.
-            trash_prefix: a folder whose objects are listed only where they are asked for.
-            concurrency: requests at the same time, while many objects are removed.
+            trash_prefix: a folder that is listed only if a prefix names it.
+            concurrency: concurrent requests while many objects are removed.
             timeout_seconds: for each request; 20 is the client's own default.
-            circuit: remembers beyond this process that storage is down.
+            circuit: shares with other processes that storage is down.
 
         Raises:
-            ConfigurationError: the address, the key or the bucket's name cannot be one.
+            ConfigurationError: the address, the key or the bucket's name is malformed.
         """
         self._address = _address(url)
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigurationError(
-                "the key of storage is empty or has characters of no key", hint="mend SUPABASE_KEY"
+                "the key of storage is empty or has characters that no key has", hint="check SUPABASE_KEY"
             )
         if not bucket or "/" in bucket:
-            raise ConfigurationError(f"{bucket!r} is not the name of a bucket", hint="mend SUPABASE_BUCKET")
+            raise ConfigurationError(f"{bucket!r} is not the name of a bucket", hint="check SUPABASE_BUCKET")
         self._url = url
         self._key = key
         self._bucket = bucket
@@ -119,23 +119,23 @@ class SupabaseBucket:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; it may still be used, and opens new ones then."""
+        """Close the connections; later use opens new ones."""
         with self._opening:
             if self._storage is not None:
                 self._storage.session.close()
             self._storage = None
 
     def check(self) -> None:
-        """Ask for the bucket itself, one request.
+        """Request the bucket itself, one request.
 
         Raises:
-            ConfigurationError: it is missing, or this key may not see it, or the address is not storage's.
+            ConfigurationError: it does not exist, the key cannot see it, or the address is not that of storage.
         """
         self._call("see the bucket", lambda: self._client().get_bucket(self._bucket))
         self._checked_at = time.monotonic()
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every object whose name begins so, in the order of the names' bytes, a thousand a request."""
+        """Every object whose name begins with `prefix`, in the order of the names' bytes, a thousand per request."""
         self.check()
         if is_sendable(prefix):
             hidden = None if prefix else self._hidden
@@ -143,9 +143,9 @@ class SupabaseBucket:
                 yield from (found for found in page if hidden is None or not found.name.startswith(hidden))
 
     def examine(self, names: Iterable[str]) -> Iterator[StoredObject]:
-        """The present state of those that are still there, each once.
+        """The current state of those that still exist, each once.
 
-        Costs the pages under the names' common prefix, or two requests a name where that is less.
+        Costs the pages under the names' common prefix, or two requests per name, whichever is less.
         """
         self._check_lately()
         lookahead: _Lookahead | None = None
@@ -164,20 +164,20 @@ class SupabaseBucket:
             yield from self._match_listing(chunk, lookahead)
 
     def stat(self, name: str) -> StoredObject | None:
-        """The present state of one object, one request; None if it is not there."""
+        """The current state of one object, one request; None if it does not exist."""
         self._check_lately()
         return self._first(name)
 
     def remove(self, names: Sequence[str]) -> Removal:
-        """Remove objects for good, 500 a request, several requests at a time.
+        """Remove objects permanently, 500 per request, with concurrent requests.
 
-        What storage stops answering for is in `failed`, with `unavailable` set; it is only raised when nothing at all
-        became known.
+        Names whose requests storage stops answering are in `failed`, with `unavailable` set; the error is raised only
+        if the outcome of every name is unknown.
 
         Raises:
-            Unavailable, ConfigurationError, StorageRefused: of no name it is known what became of it.
+            Unavailable, ConfigurationError, StorageRefused: the outcome of every name is unknown.
         """
-        # What cannot be sent cannot have been stored.
+        # A name that cannot be sent cannot have been stored.
         sendable = [name for name in dict.fromkeys(names) if name and is_sendable(name)]
         absent = frozenset(names) - frozenset(sendable)
         batches = builtins.list(in_batches(sendable))
@@ -202,20 +202,20 @@ class SupabaseBucket:
         )
 
     def move(self, source: str, target: str) -> None:
-        """Rename an object, one request; its time of change becomes now."""
-        # The server would take a target that the client could not ask for afterwards.
+        """Rename an object, one request; its modification time becomes now."""
+        # The server would accept a target that the client could not address afterwards.
         url_path(target)
         if not source or not is_sendable(source):
             raise ObjectMissing(f"there is no object {source!a} in {self.label}")
         if source == target and self.stat(source) is not None:
-            # The server says that it moved it.
+            # The server reports success for this.
             raise ObjectExists(f"there is an object {target!a} in {self.label} already")
         attempted = False
 
         def once() -> None:
             nonlocal attempted
             if attempted and self._first(source) is None and self._first(target) is not None:
-                # The answer to an earlier attempt was lost.
+                # An earlier attempt succeeded, and its answer was lost.
                 return
             attempted = True
             self._bucket_client().move(source, target)
@@ -243,7 +243,7 @@ class SupabaseBucket:
         return content
 
     def usage(self, prefix: str = "") -> Usage:
-        """How much is under a prefix, by listing it."""
+        """The number and size of the objects under a prefix, from its listing."""
         objects = size = 0
         for found in self.list(prefix):
             objects += 1
@@ -270,11 +270,11 @@ class SupabaseBucket:
         return self._client().from_(self._bucket)
 
     def _call(self, action: str, request: Callable[[], T]) -> T:
-        """Send a request, again where that may help, unless the circuit is open."""
+        """Send a request, with retries, unless the circuit is open."""
         return self._circuit.call(lambda: self._call_with_retry(action, request, self._retry.attempts))
 
     def _call_for_object(self, action: str, request: Callable[[], T]) -> T:
-        """The same for one object: a failure of the server that it does not have in general is a refusal."""
+        """The same for one object: an error of the server is a refusal if the server works otherwise."""
         from housekeeping_pipelines.resources.object_storage.supabase_errors import is_answer_of_server
 
         def classify() -> T | StorageRefused:
@@ -284,7 +284,7 @@ class SupabaseBucket:
                 if not is_answer_of_server(error.__cause__):
                     raise
                 self._call_with_retry("see the bucket", lambda: self._client().get_bucket(self._bucket), 1)
-                return StorageRefused(f"storage cannot {action}: it fails at this object")
+                return StorageRefused(f"storage cannot {action}: the server fails on this object")
 
         answer = self._circuit.call(classify)
         if isinstance(answer, StorageRefused):
@@ -307,7 +307,7 @@ class SupabaseBucket:
         """The objects under a prefix, page by page; names strictly ascend.
 
         Raises:
-            StorageRefused: they do not, or a page does not lead on: what is not listed may be there then.
+            StorageRefused: they do not ascend, or a page has no next one: the listing is incomplete.
         """
         options: dict[str, Any] = {"prefix": prefix, "limit": _PAGE}
         last = ""
@@ -322,7 +322,7 @@ class SupabaseBucket:
             if not page.hasNext:
                 return
             if not page.nextCursor or page.nextCursor == options.get("cursor"):
-                raise StorageRefused(f"storage at {self._address} breaks its list off after {last!r}")
+                raise StorageRefused(f"storage at {self._address} ends its listing early, after {last!r}")
             options["cursor"] = page.nextCursor
 
     def _first(self, name: str) -> StoredObject | None:
@@ -333,7 +333,7 @@ class SupabaseBucket:
         return found[0] if found else None
 
     def _match_listing(self, chunk: builtins.list[str], lookahead: _Lookahead) -> Iterator[StoredObject]:
-        """Those of ascending names that a listing has; each on its own once the listing has cost as much."""
+        """Those of ascending names that are in a listing; after as many pages as names, each is looked up alone."""
         budget = lookahead.pages + len(chunk)
         for name in chunk:
             found = lookahead.find(name, budget)
@@ -349,7 +349,7 @@ class SupabaseBucket:
             return error
 
     def _remove_batch(self, names: builtins.list[str]) -> Removal:
-        """Remove one request's worth, and find out about what was not answered."""
+        """Remove the names of one request, and look up those that are missing from its answer."""
         budget = _RequestBudget(_ISOLATION_REQUESTS)
         removed, rest = self._remove_some(names, budget, self._retry.attempts)
         return self._account(names, removed, rest)
@@ -360,7 +360,7 @@ class SupabaseBucket:
         if unanswered:
             self.check()
             present = {found.name for found in self.examine(sorted(unanswered))}
-        permission = "storage leaves it where it is: the key may lack the permission to delete"
+        permission = "storage did not remove it: the key may lack the permission to delete"
         return Removal(
             removed=frozenset(removed),
             absent=frozenset(unanswered) - present,
@@ -370,7 +370,7 @@ class SupabaseBucket:
     def _remove_some(
         self, names: builtins.list[str], budget: _RequestBudget, attempts: int
     ) -> tuple[set[str], dict[str, str]]:
-        """The names that storage says it removed, and why it failed at others."""
+        """The names that storage removed, and the reasons why it failed to remove others."""
         from housekeeping_pipelines.resources.object_storage.supabase_errors import is_answer_of_server
 
         removed: set[str] = set()
@@ -380,7 +380,7 @@ class SupabaseBucket:
         def once() -> None:
             nonlocal pending, unsure
             if unsure:
-                # An attempt whose end is unknown may have removed some: only what is there is asked for again.
+                # An attempt with an unknown outcome may have removed some: only existing objects are requested again.
                 pending = [found.name for found in self.examine(sorted(pending))]
             if pending:
                 unsure = True
@@ -398,7 +398,7 @@ class SupabaseBucket:
         failure = self._circuit.call(classify)
         if failure is None:
             return removed, {}
-        # A server that is down cannot list either; otherwise there is an object that it cannot remove.
+        # A server that is down cannot list either; if it can, one of the objects cannot be removed.
         left = [found.name for found in self.examine(sorted(pending))]
         if len(left) <= 1 or not budget.spend(2):
             return removed, dict.fromkeys(left, failure.message)
@@ -411,7 +411,7 @@ class SupabaseBucket:
 
 
 class _RequestBudget:
-    """A number of requests that may still be spent."""
+    """The number of requests that may still be sent."""
 
     def __init__(self, requests: int) -> None:
         self._left = requests
@@ -422,7 +422,7 @@ class _RequestBudget:
 
 
 class _Lookahead:
-    """A listing that is read as far as it is needed."""
+    """A listing that is read only as far as needed."""
 
     def __init__(self, prefix: str, pages: Iterator[list[StoredObject]]) -> None:
         self.prefix = prefix
@@ -432,7 +432,7 @@ class _Lookahead:
         self._ended = False
 
     def find(self, name: str, budget: int) -> StoredObject | None:
-        """The object of this name; None if the listing is past it, or more than `budget` pages have been read."""
+        """The object with this name; None if the listing is past it, or more than `budget` pages have been read."""
         while True:
             while self._page and self._page[0].name < name:
                 self._page.popleft()
@@ -457,12 +457,12 @@ def _address(url: str) -> str:
     except ValueError:
         pass
     raise ConfigurationError(
-        "the address of storage is not one", hint="make SUPABASE_URL such as https://PROJECT.supabase.co"
+        "the address of storage is malformed", hint="set SUPABASE_URL to an address such as https://PROJECT.supabase.co"
     )
 
 
 def _names(answer: object) -> set[str]:
-    """The names in an answer to a removal; raises TypeError if it is something else."""
+    """The names in the answer to a removal; raises TypeError for anything else."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) and "name" in row for row in answer):
         raise TypeError("the answer is not a list of rows")
     return {row["name"] for row in answer}

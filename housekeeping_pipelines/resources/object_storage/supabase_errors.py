@@ -1,7 +1,7 @@
-"""What the Supabase client raises, as three errors of ours.
+"""Errors of the Supabase client, as three errors of ours.
 
-The storage server sends most errors as HTTP 400 with the real status as text in the JSON; a gateway before it sends
-its own status with JSON or HTML of its own; what is no answer at all comes from httpx or from a parser.
+The storage server sends most errors as HTTP 400 with the real status as text in the JSON; a gateway in front of it
+sends its own status with its own JSON or HTML; a missing or malformed answer is an error of httpx or of a parser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from housekeeping_pipelines.resources.object_storage import ObjectExists, Object
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Everything that a call of the client may raise because of what storage answers, or does not.
+# Everything that a call of the client may raise because of an answer, or for lack of one.
 STORAGE_ERRORS = (StorageApiError, httpx.HTTPError, httpx.InvalidURL, ValidationError, ValueError, TypeError, KeyError)
 
 _TOO_MANY = 429
@@ -35,7 +35,7 @@ _BAD_KEY = re.compile(r"\b(jws|jwt|signature|exp)\b|api ?key|authorization", re.
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What an error is about: the server's address without secrets, the bucket, and what was tried."""
+    """What an error is about: the server's address without secrets, the bucket, and the attempted action."""
 
     address: str
     bucket: str
@@ -49,17 +49,17 @@ def is_transient(error: Exception) -> bool:
         return (status == _TOO_MANY or status >= _FIRST_SERVER_ERROR) and not _UNKNOWN_ROLE.search(error.message)
     if isinstance(error, httpx.TransportError):
         return not isinstance(error, httpx.UnsupportedProtocol) and not _is_certificate(error)
-    # Something that is not storage's JSON, with status 200: a gateway's page.
+    # An answer with status 200 that is not storage's JSON: a gateway's page.
     return isinstance(error, ValueError | TypeError | KeyError) and not isinstance(error, httpx.InvalidURL)
 
 
 def is_answer_of_server(error: BaseException | None) -> bool:
-    """Whether the storage server itself failed at this request, so that it may well do others."""
+    """Whether the storage server itself failed on this request, and may succeed on others."""
     return isinstance(error, StorageApiError) and isinstance(error.status, str) and status_of(error) == 500
 
 
 def retry_after_seconds(error: Exception, now: datetime) -> float | None:
-    """How long the answer asks to wait (RFC 9110, 10.2.3: seconds or a date); None if it does not say."""
+    """The delay that the answer asks for (RFC 9110, 10.2.3: seconds or a date); None if it asks for none."""
     for cause in _chain(error):
         if isinstance(cause, httpx.HTTPStatusError):
             text = cause.response.headers.get("retry-after", "").strip()
@@ -82,19 +82,19 @@ def status_of(error: StorageApiError) -> int:
 
 
 def explain(error: Exception, context: Context) -> HousekeepingError:
-    """One line, and what to do; neither the key nor what a gateway's page says is in it."""
+    """The error in one line, with a hint; it contains neither the key nor the text of a gateway's page."""
     if isinstance(error, StorageApiError):
         return _explain_answer(error, context)
     where = f"storage at {context.address}"
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return ConfigurationError(f"{where} has no address that can be asked", hint="mend SUPABASE_URL")
+        return ConfigurationError(f"{where} has an address that cannot be used", hint="check SUPABASE_URL")
     if _is_certificate(error):
-        return ConfigurationError(f"{where} has a certificate that is not trusted here", hint="mend SUPABASE_URL")
+        return ConfigurationError(f"{where} has a certificate that is not trusted here", hint="check SUPABASE_URL")
     if isinstance(error, httpx.TimeoutException):
         return Unavailable(f"{where} does not answer in time ({context.action})", hint="try again later")
     if isinstance(error, httpx.ConnectError):
         return Unavailable(
-            f"{where} cannot be reached: {_line(str(error))}", hint="try again later, or mend SUPABASE_URL"
+            f"{where} cannot be reached: {_line(str(error))}", hint="try again later, or check SUPABASE_URL"
         )
     if isinstance(error, httpx.HTTPError):
         return Unavailable(
@@ -102,8 +102,8 @@ def explain(error: Exception, context: Context) -> HousekeepingError:
             hint="try again later",
         )
     return Unavailable(
-        f"{where} answers something that is not Supabase Storage's ({context.action})",
-        hint="try again later, or mend SUPABASE_URL",
+        f"{where} sends an answer that is not Supabase Storage's ({context.action})",
+        hint="try again later, or check SUPABASE_URL",
     )
 
 
@@ -115,19 +115,19 @@ def _explain_answer(error: StorageApiError, context: Context) -> HousekeepingErr
     if bucket_missing:
         return ConfigurationError(
             f"{where} has no bucket {context.bucket!r}, or does not show it to this key",
-            hint="mend SUPABASE_BUCKET, or make SUPABASE_KEY the service role's key",
+            hint="check SUPABASE_BUCKET, or set SUPABASE_KEY to the service role's key",
         )
     if _UNKNOWN_ROLE.search(error.message) or _is_about_key(error, status):
-        return ConfigurationError(f"{where} does not accept the key: {says}", hint="mend SUPABASE_KEY")
+        return ConfigurationError(f"{where} does not accept the key: {says}", hint="check SUPABASE_KEY")
     if status == _TOO_MANY:
         return Unavailable(f"{where} asks for fewer requests ({context.action})", hint="lower SUPABASE_CONCURRENCY")
     if status >= _FIRST_SERVER_ERROR:
         return Unavailable(f"{where} fails ({context.action}): {says}", hint="try again later")
     if status == 401:
-        return ConfigurationError(f"{where} does not accept the key: {says}", hint="mend SUPABASE_KEY")
+        return ConfigurationError(f"{where} does not accept the key: {says}", hint="check SUPABASE_KEY")
     if status == 403:
         return StorageRefused(
-            f"storage may not {context.action}: {says}", hint="make SUPABASE_KEY the service role's key"
+            f"storage may not {context.action}: {says}", hint="set SUPABASE_KEY to the service role's key"
         )
     if status == 409:
         return ObjectExists(f"storage cannot {context.action}: {says}")
@@ -135,7 +135,7 @@ def _explain_answer(error: StorageApiError, context: Context) -> HousekeepingErr
         if error.code == "not_found":
             return ObjectMissing(f"storage cannot {context.action}: {says}")
         return ConfigurationError(
-            f"{where} answers, but not as Supabase Storage does: {says}", hint="mend SUPABASE_URL"
+            f"{where} does not answer as Supabase Storage does: {says}", hint="check SUPABASE_URL"
         )
     return StorageRefused(f"storage cannot {context.action}: {says}")
 
@@ -146,7 +146,7 @@ def _is_about_key(error: StorageApiError, status: int) -> bool:
 
 
 def _says(error: StorageApiError) -> str:
-    """What the server says; of a page that nobody could read, its status."""
+    """The server's message; the status if the client could not parse it."""
     unreadable = error.message.startswith("Unable to parse error message")
     return f"status {status_of(error)}" if unreadable else _line(error.message)
 

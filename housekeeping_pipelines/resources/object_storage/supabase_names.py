@@ -1,4 +1,4 @@
-"""Which names the storage server can be asked for, and how many in one request."""
+"""Names that can be sent to the storage server, and how many fit into one request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 # The server removes in transactions of 500: a larger batch may be half done when it fails.
 _BATCH_NAMES = 500
-# The server takes 1 MiB of JSON; the rest is room for what surrounds the names.
+# The server accepts 1 MiB of JSON; the rest is left for what surrounds the names.
 _BATCH_BYTES = 900 * 1024
 
 
 def is_sendable(name: str) -> bool:
-    """Whether the server can be asked for it: it answers 500 to a NUL, and JSON has no lone surrogates."""
+    """Whether it can be sent: the server answers 500 to a NUL, and JSON has no lone surrogates."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
@@ -28,18 +28,18 @@ def is_sendable(name: str) -> bool:
 
 
 def url_path(name: str) -> str:
-    """A name for those calls of the client that unquote it, and that drop a leading and doubled slashes.
+    """A name, quoted for those methods of the client that unquote it and drop leading and doubled slashes.
 
     Raises:
-        StorageRefused: the client would turn it into another name.
+        StorageRefused: the client would change it into another name.
     """
     if not name or not is_sendable(name) or any(part in ("", ".", "..") for part in name.split("/")):
-        raise StorageRefused(f"{name!a} is not a name that storage can be asked for")
+        raise StorageRefused(f"{name!a} is not a name that can be sent to storage")
     return quote(name)
 
 
 def in_batches(names: Sequence[str]) -> Iterator[list[str]]:
-    """The names, in lists that the server takes in one request."""
+    """The names, in lists that the server accepts in one request."""
     batch: list[str] = []
     size = 0
     for name in names:

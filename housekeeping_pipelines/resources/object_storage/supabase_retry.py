@@ -1,4 +1,4 @@
-"""How long a request to storage is tried again, and when."""
+"""When a request to storage is retried, and for how long."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long a request is tried again after 429, 5xx, a broken connection or a time-out.
+    """How a request is retried after 429, 5xx, a broken connection or a time-out.
 
     Attributes:
-        total_seconds: no attempt begins later; a `Retry-After` beyond it is not waited for.
+        total_seconds: no attempt begins later; a longer `Retry-After` ends the attempts.
     """
 
     attempts: int = 5
@@ -32,15 +32,15 @@ class RetryPolicy:
 
 
 def call_with_retry(request: Callable[[], T], retry: RetryPolicy, attempts: int, context: Context) -> T:
-    """What the request returns, sent again where that may help.
+    """What the request returns, retried as the policy says.
 
     Args:
         attempts: at most, in place of the policy's own.
 
     Raises:
-        Unavailable, StorageRefused, ConfigurationError: what storage answers in the end.
+        Unavailable, StorageRefused, ConfigurationError: the last attempt failed.
     """
-    # Only a store that is used needs these, and importing them takes a while.
+    # Importing these takes a while, and only a store that is used needs them.
     import stamina
 
     from housekeeping_pipelines.resources.object_storage.supabase_errors import (

@@ -1,7 +1,7 @@
-"""Where the two databases are, the platform's and Dagster's own, and that they exist.
+"""The addresses of the two databases, the platform's and Dagster's own, which are created if needed.
 
-Users give plain `postgresql://` for both. The platform's is spoken to with psycopg 3, and Dagster's with
-psycopg2, as its event log does not work with psycopg 3.
+Both are configured as plain `postgresql://`. The platform's is used through psycopg 3, and Dagster's through
+psycopg2, since its event log does not work with psycopg 3.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _DAGSTER = "dagster"
 
 
 def platform_url(settings: Settings) -> sa.URL:
-    """The platform's database: DATABASE_URL, or `platform` on the embedded server, made when absent.
+    """The platform's database: DATABASE_URL, or `platform` on the embedded server, created if absent.
 
     Raises:
-        ConfigurationError, Unavailable: there is no embedded server to be had; see `embedded_server`.
+        ConfigurationError, Unavailable: the embedded server cannot be used; see `embedded_server`.
     """
     return (settings.database_url or _embedded(settings, _PLATFORM)).set(drivername=PLATFORM_DRIVER)
 
 
 def dagster_url(settings: Settings) -> sa.URL:
-    """Dagster's own database: DAGSTER_PG_URL, or else `dagster` beside the platform's, made when absent.
+    """Dagster's own database: DAGSTER_PG_URL, or else `dagster` beside the platform's, created if absent.
 
     Raises:
-        ConfigurationError: it is absent, and DATABASE_URL's user may not create it.
+        ConfigurationError: it is absent, and DATABASE_URL's user lacks the permission to create it.
         Unavailable: DATABASE_URL's server does not answer.
     """
     if settings.dagster_pg_url:
@@ -56,8 +56,8 @@ def _embedded(settings: Settings, database: str) -> sa.URL:
         server.ensure_database(database)
     except psycopg.Error as error:
         raise Unavailable(
-            f"the embedded PostgreSQL cannot make its database {database}: {str(error).splitlines()[0]}",
-            hint=f"its log is {settings.housekeeping_home / 'postgres' / 'server.log'}",
+            f"the embedded PostgreSQL cannot create its database {database}: {str(error).splitlines()[0]}",
+            hint=f"see its log, {settings.housekeeping_home / 'postgres' / 'server.log'}",
         ) from error
     return server.url(database)
 
@@ -73,6 +73,6 @@ def _beside(platform: sa.URL) -> sa.URL:
     except psycopg.Error as error:
         raise Unavailable(
             f"DATABASE_URL does not answer: {str(error).splitlines()[0]}",
-            hint="start that server, or mend DATABASE_URL; `housekeeping check` shows which one is used",
+            hint="start that server, or check DATABASE_URL; `housekeeping check` shows which one is used",
         ) from error
     return platform.set(database=_DAGSTER)

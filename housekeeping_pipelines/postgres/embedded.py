@@ -1,11 +1,11 @@
-"""A PostgreSQL of our own, for whoever has set no address: started on demand, stopped by its last user.
+"""The embedded PostgreSQL, for installations without DATABASE_URL: started on demand, stopped by its last user.
 
-What must stay true when a process is killed is an flock, which the kernel drops with its holder: each process
-that uses the server holds `postgres.users` shared for its life, starting and stopping happens under
-`postgres.lock`, and the server itself inherits `postgres.running`; no pid that was written down is believed.
+State that must survive a killed process is an flock, which the kernel releases with its holder: each process that uses
+the server holds a shared lock on `postgres.users` for its lifetime, `postgres.lock` serialises starting and stopping,
+and the server itself inherits `postgres.running`. Recorded pids are not trusted.
 
-The server listens on no network. Its socket is in a folder of mode 0700, so trust authentication trusts one
-account and root; when root starts it, that account is `nobody` (see `binaries`).
+The server does not listen on any network. Its socket is in a folder of mode 0700, so trust authentication admits one
+account and root; if root starts it, that account is `nobody` (see `binaries`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LOG_BYTES = 10_000_000
 _POLL_SECONDS = 0.02
 # sockaddr_un.sun_path less its final zero: 108 bytes on Linux, 104 on macOS.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
-# PostgreSQL reads PGPORT and the like, and translates its messages: it gets an environment of its own.
+# The server gets its own environment: PostgreSQL reads PGPORT and the like, and translates its messages.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 # The built-in locale needs none of the operating system's.
 _INITDB = (
@@ -83,18 +83,18 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A running server; `version` is PostgreSQL's own, such as `18.4`."""
+    """A running server; `version` is that of PostgreSQL, such as `18.4`."""
 
     data: Path
     socket_folder: Path
     version: str
 
     def url(self, database: str) -> sa.URL:
-        """The address of one of its databases; the driver (`postgresql`) is left to be chosen."""
+        """The address of one of its databases, without a driver (`postgresql`)."""
         return _url(self.socket_folder, database)
 
     def ensure_database(self, name: str) -> None:
-        """Create the database when it is absent; processes may race for it."""
+        """Create the database if it is absent; concurrent calls are safe."""
         create_database(self.url("postgres"), name)
 
 
@@ -102,18 +102,18 @@ def embedded_server(
     home: Path,
     *,
     options: Mapping[str, str] | None = None,
-    patience_seconds: float = 120.0,
+    timeout_seconds: float = 120.0,
     root_folder: Path = ROOT_FOLDER,
 ) -> EmbeddedServer:
-    """The server whose data is `home/postgres/data`, started or joined, and kept for this process's life.
+    """The server whose data is `home/postgres/data`, started or joined, and kept running while this process lives.
 
-    Calling it again is cheap, and starts the server again if it has died meanwhile.
+    Calling it again is cheap, and restarts the server if it has died meanwhile.
 
     Args:
-        home: made when absent, with the data.
-        options: PostgreSQL settings by name; they count only for whoever starts the server.
-        patience_seconds: how long others may take to start or stop it, or it to recover from a crash.
-        root_folder: where root puts what the server's account cannot reach otherwise.
+        home: created if absent, with the data.
+        options: PostgreSQL settings by name; they apply only if this call starts the server.
+        timeout_seconds: for others to finish starting or stopping it, or for its recovery from a crash.
+        root_folder: where root keeps files that the server's account could not reach elsewhere.
 
     Raises:
         ConfigurationError: the folder cannot be used, or the binaries are not installed.
@@ -121,8 +121,8 @@ def embedded_server(
     """
     folder = home.resolve() / "postgres"
     try:
-        with _mutex, _locked(_made(folder), patience_seconds):
-            cluster = _Cluster.at(folder, options or {}, patience_seconds, root_folder)
+        with _mutex, _locked(_made(folder), timeout_seconds):
+            cluster = _Cluster.at(folder, options or {}, timeout_seconds, root_folder)
             server = cluster.server()
             if folder not in _joined:
                 atexit.register(cluster.leave, _join(folder))
@@ -134,14 +134,14 @@ def embedded_server(
 
 
 def create_database(server: sa.URL, name: str) -> None:
-    """Create the database `name` when the server of that address has none such; processes may race for it.
+    """Create the database `name` on the server of that address if it is absent; concurrent calls are safe.
 
     Raises:
-        psycopg.Error: there is no way to the server, or no permission.
+        psycopg.Error: the server cannot be reached, or permission is missing.
     """
     with _connect(server) as connection:
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount:
-            # Losing the race shows as either, by how close it was.
+            # Losing a race raises one or the other, depending on the timing.
             with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
@@ -155,43 +155,43 @@ class _Cluster:
     binaries: Path
     account: Account
     options: Mapping[str, str]
-    patience_seconds: float
+    timeout_seconds: float
 
     @classmethod
-    def at(cls, folder: Path, options: Mapping[str, str], patience_seconds: float, root_folder: Path) -> Self:
+    def at(cls, folder: Path, options: Mapping[str, str], timeout_seconds: float, root_folder: Path) -> Self:
         account = account_for(folder / "data")
         data = data_folder(folder, account, root_folder)
         binaries = binaries_for(data, account, root_folder)
-        return cls(folder, data, binaries, account, options, patience_seconds)
+        return cls(folder, data, binaries, account, options, timeout_seconds)
 
     def server(self) -> EmbeddedServer:
-        """The running server, started when it does not run."""
-        deadline = time.monotonic() + self.patience_seconds
+        """The running server, which is started if needed."""
+        deadline = time.monotonic() + self.timeout_seconds
         while True:
             try:
                 return self._ask()
             except (psycopg.OperationalError, FileNotFoundError) as error:
                 if not self._start() and time.monotonic() > deadline:
                     raise Unavailable(
-                        f"the embedded PostgreSQL runs but does not answer: {_reason(str(error))}",
-                        hint=f"it may be recovering, try again later; its log is {self.folder / _LOG}",
+                        f"the embedded PostgreSQL is running but does not answer: {_reason(str(error))}",
+                        hint=f"it may be recovering, try again later; see its log, {self.folder / _LOG}",
                     ) from error
                 time.sleep(_POLL_SECONDS)
 
     def leave(self, users: int) -> None:
-        """Let go of the server, and stop it when nobody else holds it; this one locks by itself."""
+        """Release the server, and stop it if no other process holds it; takes the lock itself."""
         os.close(users)
-        # Whatever goes wrong here harms nothing: the next process joins the server, or it recovers.
+        # A failure here is harmless: the next process joins the server, or starts it and it recovers.
         with (
             suppress(OSError, HousekeepingError),
-            _locked(self.folder, self.patience_seconds),
+            _locked(self.folder, self.timeout_seconds),
             _opened(self.folder / "postgres.users") as last,
         ):
             if _flock(last, exclusive=True):
                 self._run("pg_ctl", "stop", "-m", "fast", "-t", "60")
 
     def _ask(self) -> EmbeddedServer:
-        # The server says itself where its socket is: who started it may have had another TMPDIR.
+        # Read from the server: the process that started it may have had another TMPDIR.
         lines = (self.data / "postmaster.pid").read_text(errors="surrogateescape").splitlines()
         socket_folder = Path(lines[4]) if len(lines) > 4 else self.data
         with _connect(_url(socket_folder, "postgres")) as connection:
@@ -199,7 +199,7 @@ class _Cluster:
         return EmbeddedServer(self.data, socket_folder, version)
 
     def _start(self) -> bool:
-        """Start it; False when it, or what is left of it, still runs."""
+        """Start it; False if it, or one of its processes, is still running."""
         log_file = self.folder / _LOG
         with _opened(self.folder / "postgres.running") as running, _opened(log_file, os.O_APPEND) as log:
             if not _flock(running, exclusive=True):
@@ -214,7 +214,7 @@ class _Cluster:
             _forget_reused_pid(socket_folder / f"{_SOCKET}.lock")
             settings = {**_OPTIONS, "unix_socket_directories": str(socket_folder), **self.options}
             line = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-            wait = ("-w", "-t", f"{max(60, self.patience_seconds):.0f}")
+            wait = ("-w", "-t", f"{max(60, self.timeout_seconds):.0f}")
             if self._run("pg_ctl", "start", "-s", *wait, "-o", line, log=log, keep=running):
                 with log_file.open(errors="replace") as text:
                     text.seek(before)
@@ -223,7 +223,7 @@ class _Cluster:
         return True
 
     def _initialise(self, running: int) -> None:
-        """Make the data folder whole or not at all; initdb holds `running` as the server does, whoever started it."""
+        """Create the data folder atomically; initdb inherits the lock on `running`, as the server does."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in self.data.parent.glob("data.new-*"):
             shutil.rmtree(left_behind, ignore_errors=True)
@@ -241,7 +241,7 @@ class _Cluster:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _socket_folder(self) -> Path:
-        """The data folder, which is private, or a private one in the temporary folder if its path is long."""
+        """The data folder, which is private, or a private one in the temporary folder if the path is too long."""
         digest = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:12]
         short = Path(tempfile.gettempdir(), f"housekeeping-{self.account.uid}-{digest}")
         if _is_address(self.data):
@@ -258,7 +258,7 @@ class _Cluster:
         found = short.lstat()
         if (found.st_mode, found.st_uid) != (stat.S_IFDIR | 0o700, self.account.uid):
             raise ConfigurationError(
-                f"{short}, meant for the embedded PostgreSQL's socket, is no private folder of its account",
+                f"{short}, meant for the embedded PostgreSQL's socket, is not a private folder of its account",
                 hint="remove it, or give HOUSEKEEPING_HOME a shorter path without commas",
             )
         return short
@@ -269,10 +269,10 @@ class _Cluster:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # Given as -D, pg_ctl would hand the path to a shell.
+            # pg_ctl would pass a -D option to a shell.
             env={**_ENVIRONMENT, "PGDATA": str(self.data)},
             cwd="/",
-            # A terminal's Ctrl-C goes to all of its session.
+            # A terminal sends Ctrl-C to its whole session.
             start_new_session=True,
             pass_fds=() if keep is None else (keep,),
             check=False,
@@ -281,10 +281,10 @@ class _Cluster:
 
 
 def _forget_reused_pid(mark: Path) -> None:
-    """Remove a pid file that would keep the server from starting though its pid is someone else's by now.
+    """Remove a pid file that would prevent the server from starting although its pid now belongs to another process.
 
-    That is usual in a restarted container; so are zombies, which count as alive. Nothing of ours runs at this
-    point, and a server that was started by hand is spared.
+    That is common in a restarted container; so are zombies, which count as alive. No process of this cluster runs at
+    this point, and the pid file of a server that was started by hand is kept.
     """
     with suppress(OSError, ValueError, IndexError):
         pid = int(mark.read_text(errors="replace").split()[0])
@@ -296,21 +296,21 @@ def _forget_reused_pid(mark: Path) -> None:
 def _made(folder: Path) -> Path:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        # Under root the server's account must get through, to the data, which are its own.
+        # If root runs this, the server's account must be able to reach its data.
         folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return folder
 
 
 @contextmanager
-def _locked(folder: Path, patience_seconds: float) -> Iterator[None]:
-    """Alone in starting and stopping, among processes and threads."""
-    deadline = time.monotonic() + patience_seconds
+def _locked(folder: Path, timeout_seconds: float) -> Iterator[None]:
+    """An exclusive lock for starting and stopping, among processes and threads."""
+    deadline = time.monotonic() + timeout_seconds
     with _opened(folder / "postgres.lock") as lock:
         while not _flock(lock, exclusive=True):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"another process is starting or stopping the embedded PostgreSQL in {folder}, "
-                    f"for more than {patience_seconds:g} seconds now",
+                    f"for more than {timeout_seconds:g} seconds now",
                     hint="try again later, or end that process",
                 )
             time.sleep(_POLL_SECONDS)
@@ -318,7 +318,7 @@ def _locked(folder: Path, patience_seconds: float) -> Iterator[None]:
 
 
 def _join(folder: Path) -> int:
-    """A file descriptor that holds the server while it, or the copy of it in a forked child, is open."""
+    """A file descriptor that keeps the server running while it, or a forked child's copy of it, is open."""
     with _opened(folder / "postgres.users") as users:
         _flock(users, exclusive=False)
         return os.dup(users)
@@ -342,7 +342,7 @@ def _flock(descriptor: int, *, exclusive: bool) -> bool:
 
 
 def _url(socket_folder: Path, database: str) -> sa.URL:
-    # The port is spelt out because an exported PGPORT would change it.
+    # Without an explicit port an exported PGPORT would apply.
     query = {"host": str(socket_folder), "port": _PORT}
     return sa.URL.create("postgresql", username="postgres", database=database, query=query)
 
@@ -354,26 +354,26 @@ def _connect(url: sa.URL) -> psycopg.Connection:
 
 
 def _is_address(folder: Path) -> bool:
-    # The server splits its list of folders at commas, and a client its list of hosts.
+    # The server splits its list of folders at commas, and clients their list of hosts.
     path = os.fsencode(folder / _SOCKET)
     return len(path) <= _SOCKET_PATH_BYTES and b"," not in path
 
 
 def _reason(output: str) -> str:
-    """The first line that says what went wrong, without its date and pid; the later ones are consequences."""
+    """The first line that names an error, without its date and pid; later ones are consequences."""
     lines = [line for line in output.splitlines() if line.strip() and not line.startswith(("pg_ctl:", "Examine"))]
     wrong = [m.group(1) for line in lines if (m := re.search(r"(?:FATAL|PANIC|ERROR|error):\s+(.*)", line))]
-    return [*wrong, *lines[-1:], "it gives no reason"][0].strip()
+    return [*wrong, *lines[-1:], "it gave no reason"][0].strip()
 
 
 def _explain(message: str, place: Path, code: int | None = None) -> HousekeepingError:
-    """The error for a failure in `place`; a full disk is known even when it had no room for a log line."""
+    """The error for a failure in `place`; a full disk is recognised even if there was no space for a log line."""
     folder = next(folder for folder in (place, *place.parents) if folder.exists())
     full = code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in message
     if full or shutil.disk_usage(folder).free < 1_000_000:
         hint = f"free some space for {folder} (a new server needs 60 MB)"
         return Unavailable(f"the disk is full: {message}", hint=hint)
     if code in _NOT_A_USABLE_FOLDER:
-        hint = f"give HOUSEKEEPING_HOME a folder that this account may write, or {SET_ADDRESSES}"
+        hint = f"give HOUSEKEEPING_HOME a folder that this account can write, or {SET_ADDRESSES}"
         return ConfigurationError(message, hint=hint)
-    return Unavailable(message, hint=f"mend that, or {SET_ADDRESSES}")
+    return Unavailable(message, hint=f"fix the cause, or {SET_ADDRESSES}")

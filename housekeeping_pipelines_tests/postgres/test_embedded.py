@@ -345,14 +345,14 @@ class TestRefusals:
     def test_another_process_takes_too_long(self, place: Path) -> None:
         with (made(place / "postgres") / "postgres.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            error = refusal(place, patience_seconds=0.2)
+            error = refusal(place, timeout_seconds=0.2)
         assert isinstance(error, Unavailable)
         assert "starting or stopping" in error.message
 
     def test_server_that_runs_but_does_not_answer(self, place: Path) -> None:
         with (made(place / "postgres") / "postgres.running").open("w") as running:
             fcntl.flock(running, fcntl.LOCK_EX)
-            error = refusal(place, patience_seconds=0.2)
+            error = refusal(place, timeout_seconds=0.2)
         assert isinstance(error, Unavailable)
         assert "does not answer" in error.message
         assert "server.log" in str(error.hint)
@@ -364,7 +364,7 @@ class TestRefusals:
             marks = [data / "postmaster.pid", data / ".s.PGSQL.5432.lock"]
             for mark in marks:
                 mark.rename(mark.with_suffix(".away"))
-            error = refusal(home, patience_seconds=0.2)
+            error = refusal(home, timeout_seconds=0.2)
             for mark in marks:
                 mark.with_suffix(".away").rename(mark)
         assert isinstance(error, Unavailable)

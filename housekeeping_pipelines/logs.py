@@ -1,7 +1,7 @@
-"""Where the log goes: standard error, or the file that LOG_FILE names, from LOG_LEVEL upwards.
+"""Sends the log to standard error, or to the file that LOG_FILE names, from LOG_LEVEL upwards.
 
-The engine logs through the standard library. In a run, Dagster copies what this project logs into the event log
-(`python_logs` in dagster.yaml), so the same lines are seen in the UI.
+The engine logs through the standard library. In a run, Dagster copies the log of this project into the event log
+(`python_logs` in dagster.yaml), so the UI shows the same lines.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _HANDLER_NAME = "housekeeping"
 
 
 def configure(settings: Settings, *, to_stderr: bool = True) -> None:
-    """Send this process's log to where the settings say; calling it again changes nothing.
+    """Configure the log of this process by the settings; further calls have no effect.
 
     Args:
-        to_stderr: whether to write there without LOG_FILE; not in a run, whose lines Dagster writes there itself.
+        to_stderr: whether to write there without LOG_FILE; false in a run, whose lines Dagster writes there itself.
 
-    With LOG_FILE, the daemon's own lines go to the file too, and the file may be rotated under the process.
+    With LOG_FILE, the daemon's own lines are written to the file too, and the file may be rotated while it is open.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -45,9 +45,9 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
         except OSError as error:
             raise ConfigurationError(
                 f"LOG_FILE is {str(settings.log_file)!r}: {error.strerror}",
-                hint="name a file in a folder that this account may write",
+                hint="set LOG_FILE to a file in a folder that this account can write",
             ) from None
-        # The daemon replaces the handlers of Dagster's own loggers when it starts, and leaves the root's.
+        # When the daemon starts, it replaces the handlers of Dagster's own loggers and keeps those of the root.
         root.addHandler(handler)
     elif to_stderr:
         handler = logging.StreamHandler(unredirected(sys.stderr))
@@ -60,10 +60,10 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
 
 
 def unredirected(stream: TextIO) -> TextIO:
-    """A writer to where `stream` goes now; the stream itself if it has no file descriptor.
+    """A writer to the current target of `stream`; the stream itself if it has no file descriptor.
 
-    While a step runs, Dagster sends both standard streams to a file and has `tail` copy it back; what a short step
-    writes may never arrive.
+    While a step runs, Dagster redirects both standard streams to a file and has `tail` copy it back; the output of a
+    short step may be lost.
     """
     try:
         return os.fdopen(os.dup(stream.fileno()), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)

@@ -1,7 +1,7 @@
-"""DAGSTER_HOME, made under HOUSEKEEPING_HOME, so that Dagster's state stays out of the project's root.
+"""DAGSTER_HOME, created under HOUSEKEEPING_HOME, so that Dagster's state stays out of the project's root.
 
-The one source of Dagster's configuration is the project's dagster.yaml. In a checkout the home links to it,
-so an edit counts at once. A wheel carries a copy, and an upgrade replaces what it wrote unless it was edited.
+The only source of Dagster's configuration is the project's dagster.yaml. In a checkout the home links to it, so
+edits apply at once. A wheel contains a copy, and an upgrade replaces the copy in the home unless it was edited.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SIGNATURE = b"# An upgrade of housekeeping-pipelines replaces this file unless 
 
 
 def dagster_home(settings: Settings, package: Path | None = None) -> Path:
-    """The folder `<HOUSEKEEPING_HOME>/dagster` with a dagster.yaml in it, both made when absent.
+    """The folder `<HOUSEKEEPING_HOME>/dagster` with a dagster.yaml in it, both created if absent.
 
-    A dagster.yaml that somebody wrote or edited there is left as it is.
+    A dagster.yaml that a user wrote or edited there is kept.
 
     Args:
         settings: for HOUSEKEEPING_HOME.
-        package: the folder of the package that carries dagster.yaml, or lies beside it; this one by default.
+        package: the folder of the package that contains dagster.yaml or lies beside it; this one by default.
 
     Raises:
         ConfigurationError: the folder cannot be written.
@@ -61,16 +61,16 @@ def dagster_home(settings: Settings, package: Path | None = None) -> Path:
 
 
 def workspace_file() -> Path:
-    """The project's workspace.yaml, which tells Dagster's processes where the code location is."""
+    """The project's workspace.yaml, which names the code location to Dagster's processes."""
     package = Path(housekeeping_pipelines.__file__).parent
     carried = package / "workspace.yaml"
     return carried if carried.exists() else package.parent / "workspace.yaml"
 
 
 def write_env_file(directory: Path, home: Path) -> Path:
-    """Name `home` as DAGSTER_HOME in `directory/.env`, for Dagster's commands; what it names afterwards.
+    """Set DAGSTER_HOME to `home` in `directory/.env`, for Dagster's commands; returns its value afterwards.
 
-    No other line is touched. A DAGSTER_HOME line that names an existing folder is the user's, and stays.
+    No other line is changed. A DAGSTER_HOME line that names an existing folder is the user's, and is kept.
 
     Raises:
         ConfigurationError: the file cannot be read or written.
@@ -84,7 +84,7 @@ def write_env_file(directory: Path, home: Path) -> Path:
         bindings = [*parse_stream(io.StringIO(before, newline=""))]
         ours = [index for index, binding in enumerate(bindings) if binding.key == _VARIABLE]
         if ours:
-            # The last one counts. What is parsed holds the empty lines around it, too.
+            # The last one counts. A parsed binding includes the empty lines around it.
             named, old = bindings[ours[-1]].value, bindings[ours[-1]].original.string
             if named and (directory / named).is_dir():
                 return directory / named
@@ -105,7 +105,7 @@ def _signed(content: bytes) -> bytes:
 
 
 def _is_ours(file: Path) -> bool:
-    """Absent, a link that leads nowhere any more, or a copy that nobody edited."""
+    """Whether it is absent, a broken link, or an unedited copy."""
     if not file.exists():
         return True
     content = file.read_bytes()
@@ -114,7 +114,7 @@ def _is_ours(file: Path) -> bool:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` in one step, with its mode and its owner."""
+    """A path to write to, which then replaces `file` atomically, with its mode and owner."""
     with TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
         draft = Path(folder, file.name)
         yield draft
@@ -128,5 +128,5 @@ def _replacing(file: Path) -> Iterator[Path]:
 def _unwritable(error: OSError, place: Path) -> ConfigurationError:
     return ConfigurationError(
         f"{error.filename or place}: {error.strerror}",
-        hint="run this in a folder, and give HOUSEKEEPING_HOME one, that this account may write",
+        hint="run this in a folder that this account can write, and set HOUSEKEEPING_HOME to one",
     )

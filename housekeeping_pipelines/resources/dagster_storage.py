@@ -1,7 +1,7 @@
-"""Dagster's own storage, which finds its database by itself.
+"""Dagster's own storage, which takes the address of its database from the settings.
 
-Opening the storage is the one thing that each Dagster process does, whichever command started it. So this is
-where the embedded server starts and the log is configured, and dagster.yaml needs no address and no secret.
+Every Dagster process opens the storage, whichever command started it. So the embedded server is started and the log
+is configured here, and dagster.yaml needs neither an address nor a secret.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class HousekeepingStorage(DagsterPostgresStorage):
-    """`DagsterPostgresStorage` in the database that the settings name; it takes no configuration."""
+    """`DagsterPostgresStorage` in the database that the settings name; it has no configuration."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """What dagster.yaml may say under `config`: nothing."""
+        """The configuration accepted in dagster.yaml: none."""
         return {}
 
     @classmethod
@@ -33,14 +33,14 @@ class HousekeepingStorage(DagsterPostgresStorage):
         """Called by Dagster in each process.
 
         Raises:
-            ConfigurationError, Unavailable: a setting is wrong, or there is no database; see `dagster_url`.
+            ConfigurationError, Unavailable: a setting is wrong, or the database cannot be used; see `dagster_url`.
         """
         del config_value
         settings = load_settings()
         logs.configure(settings, to_stderr=False)
         return cls(dagster_url(settings).render_as_string(hide_password=False), inst_data=inst_data)
 
-    # The parent's three would have its own classes read a configuration that is empty here.
+    # The parent's versions would read the configuration, which is empty here.
 
     @property
     def run_storage_data(self) -> ConfigurableClassData | None:

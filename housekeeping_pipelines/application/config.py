@@ -42,14 +42,14 @@ class TableMapping(_Section):
 
 
 class RetentionRule(_Section):
-    """Rows of any table that go when `age_column` is older than `older_than_days`."""
+    """Deletes the rows of any table whose `age_column` is older than `older_than_days`."""
 
     table: Identifier = Field(description="table, or schema.table")
     age_column: Identifier
     older_than_days: int = Field(ge=1, le=36500)
     where: dict[Identifier, str | int | float | bool | None] = Field(default_factory=dict)
     batch_size: int = Field(5000, ge=1, le=10_000)
-    allow_large_deletion: bool = Field(False, description="take more than half of the table, as of sessions")
+    allow_large_deletion: bool = Field(False, description="allow a run to delete more than half of the table")
     name: TaskName | None = Field(None, description="the task's name; delete_old_<table> by default")
 
     @property
@@ -59,7 +59,7 @@ class RetentionRule(_Section):
 
 
 class InactiveUsers(_Section):
-    """What cleanup_inactive_users must know of a user's own tables."""
+    """What cleanup_inactive_users must know about the user's own tables."""
 
     account_tables: list[Identifier] = Field(
         default_factory=list,
@@ -109,10 +109,10 @@ def load_config(settings: Settings) -> HousekeepingConfig:
 
 
 def read_config(path: Path) -> HousekeepingConfig:
-    """Read a file; one that does not exist is an empty one.
+    """Read a file; one that does not exist counts as empty.
 
     Raises:
-        ConfigurationError: it is not YAML, or not of this form; the text names the place.
+        ConfigurationError: it is not valid YAML, or not of this form; the text names the place.
     """
     try:
         document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def read_config(path: Path) -> HousekeepingConfig:
         return HousekeepingConfig()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
-        raise ConfigurationError(f"{path.name} cannot be read: {text}", hint=f"mend {path}") from None
+        raise ConfigurationError(f"{path.name} cannot be read: {text}", hint=f"check {path}") from None
     if document is None:
         return HousekeepingConfig()
     try:
@@ -132,4 +132,4 @@ def read_config(path: Path) -> HousekeepingConfig:
             + e["msg"].removeprefix("Value error, ")
             for e in error.errors()
         )
-        raise ConfigurationError(f"{path.name}: {problems}", hint=f"mend {path}") from None
+        raise ConfigurationError(f"{path.name}: {problems}", hint=f"check {path}") from None

@@ -1,4 +1,4 @@
-"""The platform as the live database has it: the mapping of `housekeeping.yaml` resolved against the catalog."""
+"""The platform in the live database: the mapping of `housekeeping.yaml` resolved against the catalog."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MappedTable:
-    """One of the platform's tables as it is; `names` are our column names to theirs, None if they lack it."""
+    """One of the platform's tables in the live database; `names` maps our column names to theirs, or to None."""
 
     ours: str
     live: Table
     names: dict[str, str | None]
 
     def get(self, column: str) -> sa.ColumnElement[Any] | None:
-        """The column that we call so; None if the live table has none."""
+        """The column with our name for it; None if the live table lacks it."""
         name = self.names[column]
         return None if name is None else self.live.selectable.c[name]
 
     def __getitem__(self, column: str) -> sa.ColumnElement[Any]:
-        """The column that we call so.
+        """The column with our name for it.
 
         Raises:
-            ConfigurationError: the mapping says that there is none, and a task cannot do without.
+            ConfigurationError: the live table lacks it.
         """
         found = self.get(column)
         if found is None:
@@ -46,7 +46,7 @@ class MappedTable:
 
 
 class Platform:
-    """The platform's tables, found when they are asked for."""
+    """The platform's tables, resolved on access."""
 
     def __init__(self, catalog: Catalog, config: HousekeepingConfig) -> None:
         self.catalog = catalog
@@ -62,10 +62,10 @@ class Platform:
         return cls(Catalog(connection), load_config(settings))
 
     def table(self, ours: str) -> MappedTable:
-        """The table that we call so.
+        """The table with our name for it.
 
         Raises:
-            ConfigurationError: the live database has no such table or lacks a column; the text names the nearest.
+            ConfigurationError: the live database has no such table or lacks a column; suggests the nearest names.
         """
         mapping = self.config.tables.get(ours)
         name = (mapping and mapping.name) or ours
@@ -91,7 +91,7 @@ class Platform:
         return MappedTable(ours, live, names)
 
     def find(self, ours: str) -> MappedTable | None:
-        """The table that we call so; None if the live database has none that fits."""
+        """The table with our name for it; None if the live database has no such table."""
         try:
             return self.table(ours)
         except ConfigurationError:
@@ -101,7 +101,7 @@ class Platform:
         """A table by its real name, or else by our name for it.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: the live database has no such table.
         """
         live = self.catalog.find(name)
         if live is None and name in tables.metadata.tables and (mapped := self.find(name)):

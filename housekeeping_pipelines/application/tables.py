@@ -158,21 +158,21 @@ detections = sa.Table(
     sa.Column("detected_at", _timestamp, nullable=False),
 )
 
-# A column that a user's own table may lack, and what the tasks do without it.
+# The columns that a user's own table may lack, and what the tasks assume without them.
 OPTIONAL_COLUMNS: dict[str, dict[str, str]] = {
     "users": {
         "username": "accounts are named by their key",
         "email": "not needed",
-        "is_staff": "nobody is staff",
-        "is_superuser": "nobody is a superuser",
+        "is_staff": "no account counts as staff",
+        "is_superuser": "no account counts as a superuser",
         "email_verified_at": "is_active = false counts as never verified",
-        "last_login": "nobody is known to have logged in",
+        "last_login": "no login is known of any account",
     },
     "conversations": {
         "user_id": "a hold on a user does not cover conversations",
         "title": "not needed",
         "updated_at": "the newest message, or created_at, is the last activity",
-        "pinned": "nothing is pinned",
+        "pinned": "no conversation counts as pinned",
     },
     "chat_messages": {"role": "not needed", "content": "not needed"},
     "workspaces": {"name": "not needed"},

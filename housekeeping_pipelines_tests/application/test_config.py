@@ -82,7 +82,7 @@ def test_a_mistake_is_one_line_that_names_its_place(tmp_path: Path, text: str) -
         load(tmp_path, text)
     assert MISTAKES[text] in caught.value.message
     assert "\n" not in caught.value.one_line
-    assert caught.value.hint == f"mend {tmp_path / 'housekeeping.yaml'}"
+    assert caught.value.hint == f"check {tmp_path / 'housekeeping.yaml'}"
 
 
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""A platform to try things out on: rows, files and a web site that look as if people had used them."""
+"""A platform to try the tasks on: realistic rows, files and a web site."""

@@ -1,7 +1,7 @@
-"""The files of the sample: what its rows name, some that nothing names, and some that are missing.
+"""The files of the sample: those that its rows name, less a few that are missing, and orphans.
 
-They are written only into the folders that stand in where nothing is configured. Each begins with a line that says
-what it is: by that line a later demo knows what it may replace, and leaves whatever else is there.
+They are written only into the default folders of stores that are not configured. Each begins with a line that
+identifies it: a later demo replaces the files with that line, and keeps all others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.settings import Settings
 
-# Of the names that rows have, so many have no file; and for so many that have one there is one more without a row.
+# The share of names in rows without a file, and the number of orphans in proportion to those names.
 _MISSING, _ORPHANS = 0.02, 0.12
 _OTHER_KINDS = ("notes.txt", "calibration.csv")
 
@@ -40,10 +40,10 @@ MARKER = b"made by housekeeping demo\n"
 
 
 def sample_stores(settings: Settings) -> dict[str, Path]:
-    """The folders that stand in for what is not configured: store -> folder.
+    """The default folders of the stores that are not configured: store -> folder.
 
     Raises:
-        Refused: one of them is a link, and leads to a folder that is not ours.
+        Refused: one of them is a link, and so leads to a folder that is not the sample's.
     """
     configured = {
         "uploads": settings.direct_uploads_path,
@@ -56,16 +56,16 @@ def sample_stores(settings: Settings) -> dict[str, Path]:
         if folder.is_symlink():
             raise Refused(
                 f"the demo writes no files to {folder}, which is a link to {folder.readlink()}",
-                hint="remove the link, or name the folder that it leads to in the settings",
+                hint="remove the link, or set the store's variable to the folder that it leads to",
             )
     return folders
 
 
 def create_sample_files(engine: sa.Engine, settings: Settings, *, seed: int, now: datetime) -> dict[str, int]:
-    """Replace the sample's files by new ones in accordance with the rows; the same seed gives the same files.
+    """Replace the sample's files with new ones that match the rows; the same seed gives the same files.
 
     Returns:
-        store -> files; nothing for a store that is configured.
+        store -> files; without the stores that are configured.
 
     Raises:
         Refused: see `sample_stores`.
@@ -80,14 +80,14 @@ def create_sample_files(engine: sa.Engine, settings: Settings, *, seed: int, now
 
 
 def _empty(folder: Path) -> None:
-    """Remove the sample's files, and the trash: it belongs to rows of a platform that is no more."""
+    """Remove the sample's files, and the trash, which belongs to rows of an earlier sample."""
     shutil.rmtree(folder / TRASH_FOLDER, ignore_errors=True)
     for parent, _, leaves in os.walk(folder, topdown=False):
         for path in (Path(parent, leaf) for leaf in leaves):
             if _is_ours(path):
                 path.unlink()
         with suppress(OSError):
-            # What is not empty has something of somebody's.
+            # A folder that is not empty holds files of the user.
             Path(parent).rmdir()
 
 
@@ -100,7 +100,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetime]]:
-    """The names that rows have in a store, and when each was written."""
+    """The names in rows for a store, and when each was written."""
     if store == "uploads":
         columns = [(slug(parsed_files.c.filename), parsed_files.c.created_at)]
     elif store == "media":
@@ -123,9 +123,9 @@ def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: rand
     for name in [name for name, _ in named if rng.random() < _ORPHANS]:
         parent, slash, leaf = name.rpartition("/")
         stem, dot, kind = leaf.rpartition(".")
-        # In the bucket, a session that exists keeps what is in its folder.
+        # In the bucket, an existing session keeps all objects in its folder.
         parent = f"{rng.getrandbits(160):040x}" if store == "bucket" else parent
-        # One in ten is of the last hour and too young to go.
+        # One in ten was written within the last hour and is too young to be removed.
         age = timedelta(hours=rng.random()) if rng.random() < 0.1 else timedelta(days=rng.uniform(2, 90))
         files[f"{parent}{slash}{stem}-{rng.getrandbits(24):06x}{dot}{kind}"] = now - age
     if store == "media":
@@ -138,7 +138,7 @@ def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: rand
 def _write(path: Path, rng: random.Random, moment: datetime) -> None:
     content = MARKER + rng.randbytes(rng.randint(200, 6000))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Never over a file that somebody put there: `_empty` has left it.
+    # Never over a file of the user, which `_empty` has kept.
     with suppress(FileExistsError), path.open("xb", buffering=0) as file:
         file.write(content)
         os.utime(file.fileno(), (moment.timestamp(), moment.timestamp()))

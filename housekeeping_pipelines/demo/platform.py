@@ -1,10 +1,10 @@
-"""A platform that looks lived in, for the demonstration, the tests and the benchmarks.
+"""A platform with realistic sample data, for the demo, the tests and the benchmarks.
 
-Every row follows from a seed, a size and an instant, so that two runs can be compared row by row. Rows are
-generated while COPY sends them, so memory does not grow with their number: what a table must know of another
-(when a conversation's messages were written) is generated again from the same seed instead of being kept.
+Every row is determined by a seed, a size and an instant, so that two runs can be compared row by row. Rows are
+generated while COPY sends them, so memory use is constant: data that one table needs of another (when a
+conversation's messages were written) is generated again from the same seed instead of being kept.
 
-The sample marks its tables with a comment, and takes away only tables that carry it.
+The sample marks its tables with a comment, and drops only tables that carry it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _Card = TypeVar("_Card")
 
 MARKER = "housekeeping sample data"
-# Nothing of the sample is watched: the servers that its documents came from do not exist.
+# No document of the sample is watched: the servers that they came from do not exist.
 LEFT_EMPTY = ("document_sync_queues", "document_sync_runs")
 PROGRESS_EVERY_ROWS = 10_000
 
@@ -44,28 +44,28 @@ _HOUR, _DAY = 3600.0, 86400.0
 _SPAN_DAYS = 548
 # A Wednesday afternoon.
 _SEEN_FROM = datetime(2026, 1, 14, 16, tzinfo=UTC)
-# How busy the hours of a day (UTC) and the days of a week (from Monday) are.
+# The relative activity of the hours of a day (UTC) and the days of a week (from Monday).
 _HOURS = (2, 1, 1, 1, 1, 2, 4, 8, 14, 18, 19, 17, 14, 16, 18, 17, 15, 12, 10, 9, 9, 8, 6, 4)
 _WEEKDAYS = (10, 11, 11, 10, 9, 4, 3)
 
-# Decks to be dealt. Of each 100 accounts 12 never verified their address; 7 of these were never used. Who
-# signed up within the last week has often not read the e-mail yet.
+# Decks to be dealt. Of each 100 accounts 12 never verified their address; 7 of these were never used. Accounts of
+# the last week are often not verified yet.
 _ACCOUNTS = 86 * ["member"] + 2 * ["switched off"] + 7 * ["unverified"]
 _ACCOUNTS += 2 * ["unverified owner"] + ["unverified staff"] + 2 * ["unverified, logged in"]
 _NEW_ACCOUNTS = 3 * ["member"] + 2 * ["unverified"]
 _OWNERS = {"member", "switched off", "unverified owner"}
-# Of the conversations that began more than 30 days ago; "overlooked" has a message of today that did not move
+# Of the conversations that began more than 30 days ago; "overlooked" has a message of today that did not update
 # its `updated_at`.
 _OLD_CONVERSATIONS = 84 * ["ended"] + 11 * ["still used"] + 5 * ["overlooked"]
 _PINNED_OLD, _PINNED_NEW = [True] + 21 * [False], [True] + 49 * [False]
 _PROCESSING = 15 * ["completed"] + 2 * ["failed"] + 2 * ["processing"] + ["pending"]
-# Hours since an upload session was last used: most are of the last hour, as an hourly clean-up leaves them.
+# Hours since an upload session was last used: mostly less than one, as after an hourly clean-up.
 _IDLE_HOURS = 12 * [(0.0, 0.9)] + 5 * [(1.1, 48.0)] + 3 * [(48.0, 1000.0)]
 
 
 @dataclass(frozen=True)
 class SampleSize:
-    """How many rows to make; messages, processed documents and detections follow from their parents."""
+    """The numbers of rows; those of messages, processed documents and detections follow from their parents."""
 
     users: int
     workspaces: int
@@ -83,7 +83,7 @@ class SampleSize:
             ConfigurationError: fewer than one conversation.
         """
         if conversations < 1:
-            raise ConfigurationError(f"{conversations} conversations are no sample", hint="ask for 1 or more")
+            raise ConfigurationError(f"a sample cannot have {conversations} conversations", hint="set 1 or more")
         return cls(
             users=max(10, conversations // 5),
             workspaces=max(3, conversations // 100),
@@ -98,8 +98,8 @@ class SampleSize:
 class _Calendar:
     """The last `days` days: busy by day and on working days, quiet by night and at weekends.
 
-    `density` says how busy a day so many days ago was, beside the others. Instants are seconds of the epoch. Days and
-    nights lie as if `now` were `_SEEN_FROM`: the same seed is to give the same rows of the same ages at any hour.
+    `density` is the relative activity of the day that many days ago. Instants are seconds since the epoch. Days and
+    nights are placed as if `now` were `_SEEN_FROM`, so that a seed gives rows of the same ages at any hour.
     """
 
     def __init__(self, now: float, days: int, density: Callable[[float], float]) -> None:
@@ -279,8 +279,8 @@ class _Platform:
         return random.Random(f"{self._seed} {stream}")  # noqa: S311
 
     def _accounts(self) -> Iterator[tuple[str, float]]:
-        """Kind and time of joining. The first is a member from the start, so that somebody can always own; the
-        last came this week and is unverified, in however small a sample."""
+        """Kind and time of joining. The first is a member from the start, so that there is always an owner; the
+        last joined this week and is unverified, in however small a sample."""
         rng = self._rng("accounts")
         kinds, new_kinds = _dealt(rng, _ACCOUNTS), _dealt(rng, _NEW_ACCOUNTS)
         for number, joined in enumerate(self._growing.spread(rng, self._size.users)):
@@ -296,7 +296,7 @@ class _Platform:
         return bytes(kind in _OWNERS for kind, _ in self._accounts())
 
     def _owner(self, rng: random.Random, created: float) -> int:
-        """Somebody who had joined by then, early ones more often."""
+        """A user who had joined by then, more often an early one."""
         joined = max(1, int(self._growing.share(created) * self._size.users))
         while not self._may_own[number := int(joined * rng.random() ** 1.6)]:
             pass
@@ -364,7 +364,7 @@ class _Platform:
 
 
 def _dealt(rng: random.Random, deck: Sequence[_Card]) -> Iterator[_Card]:
-    """Cards of a deck, shuffled anew when it runs out: a small sample has the same shares as a large one."""
+    """Cards of a deck, shuffled again when it runs out: a small sample has the same shares as a large one."""
     cards = list(deck)
     while True:
         rng.shuffle(cards)
@@ -391,7 +391,7 @@ def create_sample(
     now: datetime,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> dict[str, int]:
-    """Create the platform's tables and fill them, in one transaction; nothing is left of a run that fails.
+    """Create the platform's tables and fill them, in one transaction.
 
     Nothing in the sample is later than `now`. `on_progress` is called with a table and its rows so far.
 
@@ -409,7 +409,7 @@ def create_sample(
         if existing := _existing(connection):
             raise Refused(
                 f"the database already has {', '.join(existing)}",
-                hint="reset the sample first, or take a database without these tables",
+                hint="reset the sample first, or use a database without these tables",
             )
         metadata.create_all(connection, checkfirst=False)
         rows = {}
@@ -420,17 +420,17 @@ def create_sample(
 
 
 def reset_sample(engine: sa.Engine) -> None:
-    """Drop the sample's tables; where there are none, nothing happens.
+    """Drop the sample's tables, if there are any.
 
     Raises:
-        Refused: one of the tables is not the sample's, or something depends on one; every table stays.
+        Refused: one of the tables is not the sample's, or other objects depend on one; no table was dropped.
     """
     with engine.begin() as connection:
         existing = _existing(connection)
         if foreign := [name for name, comment in existing.items() if comment != MARKER]:
             raise Refused(
-                f"nothing was dropped, since the sample did not make {', '.join(foreign)}",
-                hint="take a database that holds the sample only",
+                f"nothing was dropped, since the sample did not create {', '.join(foreign)}",
+                hint="use a database that holds the sample only",
             )
         try:
             metadata.drop_all(connection, [metadata.tables[name] for name in existing], checkfirst=False)
@@ -438,11 +438,11 @@ def reset_sample(engine: sa.Engine) -> None:
             if not isinstance(error.orig, psycopg.errors.DependentObjectsStillExist):
                 raise
             detail = " ".join((error.orig.diag.message_detail or "").split())
-            raise Refused(f"nothing was dropped: {detail}", hint="drop first what depends on it") from None
+            raise Refused(f"nothing was dropped: {detail}", hint="drop the dependent objects first") from None
 
 
 def _existing(connection: sa.Connection) -> dict[str, str | None]:
-    """Which of the platform's names the database has, for any kind of relation, and a table's comment."""
+    """The relations of any kind that have one of the platform's names, with the comment if they are tables."""
     found = connection.execute(
         sa.text(
             "SELECT name, CASE relkind WHEN 'r' THEN obj_description(oid, 'pg_class') END AS comment"

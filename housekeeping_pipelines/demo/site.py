@@ -1,4 +1,4 @@
-"""A page on loopback that changes while the demo watches it, so that a sync is seen at work with nothing configured."""
+"""A page on loopback that changes while the demo watches it, so that a sync can be shown without configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SampleSite:
                 self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
@@ -50,7 +50,7 @@ class SampleSite:
 
     @property
     def reference(self) -> str:
-        """How the page is named when it is watched."""
+        """The reference under which the page is watched."""
         return f"link://http://{self.host}/visiting-us"
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The vocabulary of the sample platform: data only, so that `sample` reads as rules and not as prose.
+"""The vocabulary of the sample platform: data only, so that `platform` reads as rules and not as prose.
 
 `{thing}` stands for one of a topic's things, so that a conversation's title and messages are about the same.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Topic(NamedTuple):
-    """What people ask about one field, and what they are told."""
+    """Questions about one field, and their answers."""
 
     things: tuple[str, ...]
     titles: tuple[str, ...]

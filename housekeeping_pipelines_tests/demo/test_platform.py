@@ -385,7 +385,7 @@ def test_a_users_own_table_is_neither_filled_nor_dropped(engine: sa.Engine, thei
     _execute(engine, theirs)
     with pytest.raises(Refused, match="already has users"):
         create_sample(engine, conversations=50, now=NOW)
-    with pytest.raises(Refused, match="the sample did not make users"):
+    with pytest.raises(Refused, match="the sample did not create users"):
         reset_sample(engine)
     assert _value(engine, "SELECT name FROM users") == "theirs"
     assert _value(engine, "SELECT to_regclass('conversations')") is None
@@ -399,7 +399,7 @@ def test_one_foreign_table_among_the_samples_keeps_them_all(engine: sa.Engine) -
         "CREATE TABLE detections AS SELECT 1 AS id",
         "COMMENT ON TABLE documents IS 'ours now'",
     )
-    with pytest.raises(Refused, match=r"the sample did not make detections, documents$") as refusal:
+    with pytest.raises(Refused, match=r"the sample did not create detections, documents$") as refusal:
         reset_sample(engine)
     assert "\n" not in refusal.value.message
     assert _relations(engine) == set(metadata.tables)

@@ -1,4 +1,4 @@
-"""The command's parts put together, and what becomes of their errors."""
+"""The command assembled from its parts, and the exit codes of their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from housekeeping_pipelines.postgres.errors import describe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# typer carries a copy of click of its own and names only some of its errors: this is the class of all wrong usage.
+# typer bundles its own copy of click and exports only some of its errors: this is the base class of usage errors.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
 USAGE = 2
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="housekeeping",
-    help="Keeps a chat-and-document platform clean, and lets you take it back.",
+    help="Keeps a chat-and-document platform clean, with undo.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,13 +42,13 @@ def run(arguments: Sequence[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             return USAGE
         message = error.format_message().replace("Value error, ", "")
-        hint = f"`{error.ctx.command_path} --help` says what it takes" if error.ctx else None
+        hint = f"see `{error.ctx.command_path} --help`" if error.ctx else None
         output.error("UsageError", message, hint, as_json=as_json)
         return USAGE
     except typer.Exit as error:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        output.error("Interrupted", "interrupted", "what was committed is done; run it again to go on", as_json=as_json)
+        output.error("Interrupted", "interrupted", "run it again to continue; committed work is kept", as_json=as_json)
         return INTERRUPTED
     except HousekeepingError as error:
         output.error(type(error).__name__, error.message, error.hint, as_json=as_json)

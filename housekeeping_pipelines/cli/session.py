@@ -1,4 +1,4 @@
-"""What every command starts with: the settings, the log, and Dagster's home."""
+"""The start of every command: the settings, the log, and Dagster's home."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 from contextlib import contextmanager
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Name what would go, and delete nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")]
 
 
 def start() -> Settings:
-    """Read the settings and send the log where they say.
+    """Read the settings and configure the log by them.
 
-    On a terminal, where the report says it all, nothing is logged unless LOG_LEVEL or LOG_FILE is set.
+    On a terminal, which shows the report, nothing is logged unless LOG_LEVEL or LOG_FILE is set.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -44,7 +44,7 @@ def use_dagster(settings: Settings) -> None:
     for name, value in dotenv_values(settings.directory / ".env").items():
         os.environ[name] = value or ""
     named = os.environ.get("DAGSTER_HOME")
-    # Ours may have been removed, with all else that is kept, since `.env` named it.
+    # Our home may have been removed, with the rest of HOUSEKEEPING_HOME, since it was written to `.env`.
     if not named or Path(named) == settings.housekeeping_home / "dagster":
         os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
 

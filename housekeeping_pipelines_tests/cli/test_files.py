@@ -200,7 +200,7 @@ def test_statistics_are_one_document(world: World, installation: Installation, f
     far.stop()
     down = installation.run("cleanup-files", "--stats", **remote(far))
     assert down.returncode == 1
-    assert "Not known" in down.stdout
+    assert "Unknown" in down.stdout
     assert "Old sessions:  1" in down.stdout
     far.start()
 
@@ -267,10 +267,10 @@ def test_the_self_test_fails_line_by_line_where_files_stay(
         (["orphan-cleanup", "--base-path", "../elsewhere"], 2, "is not within"),
         (["cleanup-orphan-objects", "--min-age-hours", "-3"], 2, "greater than or equal to 1"),
         (["scheduled-cleanup", "--hours", "none"], 2, "a valid integer"),
-        (["hold", "add", "file:media/../c.mp4", "--until", "2099-01-01", "--reason", "r"], 2, "no file of uploads"),
-        (["hold", "add", "file:media", "--until", "2099-01-01", "--reason", "r"], 2, "no file of uploads"),
+        (["hold", "add", "file:media/../c.mp4", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
+        (["hold", "add", "file:media", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
         (["hold", "add", "object:/", "--until", "2099-01-01", "--reason", "r"], 2, "no subject of a hold"),
-        (["hold", "add", "file:elsewhere/x", "--until", "2099-01-01", "--reason", "r"], 2, "no file of uploads"),
+        (["hold", "add", "file:elsewhere/x", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
         (["hold", "add", "thing:x", "--until", "2099-01-01", "--reason", "r"], 2, "no subject of a hold"),
     ],
 )

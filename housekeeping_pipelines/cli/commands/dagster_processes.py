@@ -1,4 +1,4 @@
-"""Commands that start or ask Dagster's own processes: `dev`, `run-scheduler`, `scheduler-info`."""
+"""Commands that start or query Dagster's own processes: `dev`, `run-scheduler`, `scheduler-info`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, check_cron
 if TYPE_CHECKING:
     from housekeeping_pipelines.settings import Settings
 
-# The periods between which looking for due documents makes sense; Dagster's own loop takes five seconds.
+# The bounds of the interval; Dagster evaluates sensors every five seconds.
 SYNC_INTERVAL_SECONDS = (5, 86_400)
 
 
@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 
 def dev(
-    host: Annotated[str, typer.Option(help="Where the web UI listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the web UI listens.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address that the web UI listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port that the web UI listens on.")] = 3000,
     json_: Json = False,
 ) -> None:
     """Open the Dagster web UI, with schedules and sensors ticking, until Ctrl-C."""
@@ -66,7 +66,7 @@ def run_scheduler(
 
 
 def _prepare() -> Settings:
-    """Everything that the processes need is made and proven here, where an error is one clear line."""
+    """Create and check everything that the processes need here, where an error is printed as one line."""
     settings = session.start()
     from housekeeping_pipelines.execution.database import Database
     from housekeeping_pipelines.postgres.addresses import dagster_url
@@ -74,18 +74,18 @@ def _prepare() -> Settings:
     session.use_dagster(settings)
     Database(settings).engine.dispose()
     dagster_url(settings)
-    import housekeeping_pipelines.definitions  # noqa: F401 - a wrong rule is found now, not by the daemon
+    import housekeeping_pipelines.definitions  # noqa: F401 - finds a wrong rule now, not in the daemon
 
     return settings
 
 
 def _become(settings: Settings, module: str, *arguments: str) -> NoReturn:
-    """Turn this process into Dagster's, which then gets the terminal's and the supervisor's signals itself."""
+    """Replace this process with Dagster's, so that it gets the terminal's and the supervisor's signals itself."""
     from housekeeping_pipelines.resources.dagster_home import workspace_file
 
-    # A shell starts what it puts in the background with SIGINT ignored, and Dagster would then ignore SIGTERM too.
+    # A shell starts background processes with SIGINT ignored, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Dagster recommends its newer command to whoever typed the older one; here nobody did.
+    # Dagster warns that its older command is deprecated, which the user did not type.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:Function `dev_command`")
     level = ["--log-level", settings.log_level.lower()]
     command = [sys.executable, "-m", module, *arguments, "-w", str(workspace_file()), *level]
@@ -93,7 +93,7 @@ def _become(settings: Settings, module: str, *arguments: str) -> NoReturn:
 
 
 def scheduler_info(json_: Json = False) -> None:
-    """Show every schedule and sensor with its next run, as Dagster knows them."""
+    """Show every schedule and sensor with its next run, as recorded by Dagster."""
     settings = session.start()
     session.use_dagster(settings)
     from housekeeping_pipelines.definitions import defs
@@ -107,7 +107,7 @@ def scheduler_info(json_: Json = False) -> None:
     output.echo(f"[bold]Scheduler[/] {_state(document['status'])}   [dim]time zone {settings.time_zone.key}[/]\n")
     for job in document["jobs"]:
         title = "" if job["name"] == job["id"] else f"  [dim]{job['name']}[/]"
-        when = f"next {job['next_run_time'].replace('T', ' ')}" if job["next_run_time"] else "no next time"
+        when = f"next {job['next_run_time'].replace('T', ' ')}" if job["next_run_time"] else "no next run"
         state = when if job["enabled"] else "off"
         output.echo(f"[bold]{job['id']}[/]{title}")
         output.echo(f"  {state:<31} [dim]{output.escape(job['trigger'])}[/]")

@@ -1,4 +1,4 @@
-"""`demo`: an invented platform, a day's housekeeping of it, and a watched page that changes."""
+"""`demo`: a sample platform, its daily housekeeping, and a watched page that changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.execution.database import Database
     from housekeeping_pipelines.settings import Settings
 
-# What a demo does not touch when it is somebody's own.
+# If one of these is set, the demo leaves watched documents out.
 _CONFIGURED = ("vector_store_url", "embedding_base_url", "embedding_model", "collector_url", "documents_path")
 
 
@@ -29,17 +29,17 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     conversations: Annotated[
-        int, typer.Option(min=100, max=1_000_000, help="The platform's size; everything else follows from it.")
+        int, typer.Option(min=100, max=1_000_000, help="The number of conversations; other tables are in proportion.")
     ] = 2_000,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same platform at the same moment.")] = 7,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same platform.")] = 7,
     json_: Json = False,
 ) -> int:
-    """Make a platform of sample data in the embedded PostgreSQL, and clean it."""
+    """Create a platform of sample data in the embedded PostgreSQL, and clean it."""
     settings = session.start()
     if settings.database_url is not None:
         raise ConfigurationError(
             "the demo writes sample data, and DATABASE_URL names a database of yours",
-            hint="unset DATABASE_URL; the demo then uses the embedded PostgreSQL",
+            hint="unset DATABASE_URL, so that the demo uses the embedded PostgreSQL",
         )
     from housekeeping_pipelines.application.tables import metadata
     from housekeeping_pipelines.definitions import REGISTRY
@@ -50,7 +50,7 @@ def demo(
     started = time.monotonic()
     database = Database(settings)
     now = utc_now()
-    _forget_the_last(database, settings, now)
+    _reset(database, settings, now)
     rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
     files = create_sample_files(database.engine, settings, seed=seed, now=now)
     made = time.monotonic() - started
@@ -65,7 +65,7 @@ def demo(
     outcome = launch.run_here(settings, daily.job.name, ops, names=False)
     if not json_:
         show(outcome, settings)
-        output.echo("\n[bold]sync_watched_documents_job[/], on a page that says something else by now\n")
+        output.echo("\n[bold]sync_watched_documents_job[/], on a page that has changed\n")
     synced = None if _is_configured(settings) else _watch_a_page(database, settings)
     database.close()
     if json_:
@@ -75,15 +75,15 @@ def demo(
         )
     else:
         if synced is None:
-            output.echo("[dim]left out: your own documents, vectors or collector are configured[/]")
+            output.echo("[dim]skipped: your own documents, vectors or collector are configured[/]")
         else:
             output.report(next(iter(synced.reports.values())))
-        _say_what_next(outcome)
+        _print_next_steps(outcome)
     return max(outcome.exit_code, 0 if synced is None else synced.exit_code)
 
 
-def _forget_the_last(database: Database, settings: Settings, now: datetime) -> None:
-    """What an earlier demo left in the trash, held, or knew belongs to a platform that is no more."""
+def _reset(database: Database, settings: Settings, now: datetime) -> None:
+    """Remove the trash, holds and state of an earlier demo, whose platform is replaced."""
     from housekeeping_pipelines.deletion.tables import file_outbox, holds, kept_files, trashed_files
     from housekeeping_pipelines.deletion.trash import purge
     from housekeeping_pipelines.demo.files import sample_stores
@@ -97,7 +97,7 @@ def _forget_the_last(database: Database, settings: Settings, now: datetime) -> N
         connection.execute(sa.delete(holds))
         connection.execute(sa.delete(watched_documents))
         for table in (file_outbox, trashed_files, kept_files):
-            # What is in a store that is configured is not the demo's, and is to be found again.
+            # Entries of a store that is configured are the user's, and are kept.
             connection.execute(sa.delete(table).where(table.c.store.in_(stores)))
         connection.commit()
 
@@ -107,12 +107,12 @@ def _is_configured(settings: Settings) -> bool:
 
 
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
-    """Watch a page of a server of our own, let it change, and sync it; it is watched only while it is served."""
+    """Watch a page that the demo serves, change it, and sync it; it is watched only while it is served."""
     from housekeeping_pipelines.demo.site import SampleSite
     from housekeeping_pipelines.watched_documents.administration import Watching
 
     with SampleSite() as site:
-        # The server is on loopback, which is nobody's to name; for this moment it is allowed.
+        # Loopback addresses are not allowed otherwise.
         allowed = settings.model_copy(update={"fetch_allowed_hosts": settings.fetch_allowed_hosts | {site.host}})
         with database.engine.begin() as connection:
             watching = Watching.on(connection, database.config)
@@ -144,16 +144,16 @@ def _sync(settings: Settings, config: dict[str, Any]) -> launch.Outcome:
         sources.close()
 
 
-def _say_what_next(outcome: launch.Outcome) -> None:
+def _print_next_steps(outcome: launch.Outcome) -> None:
     output.echo("\n[bold]What next?[/]")
     command = output.command()
     for line, what in (
         ("make dev", "the Dagster UI on this platform"),
-        (f"{command} orphan-cleanup", "which media nothing refers to"),
+        (f"{command} orphan-cleanup", "which media have no reference"),
         (f"{command} cleanup-files --stats", "what upload sessions left in storage"),
         (f"{command} watch add --help", "keep a page of yours up to date"),
-        (f"{command} trash list", "what can still be brought back"),
-        (f"{command} undo {outcome.run_id[:8]}", "bring it all back"),
+        (f"{command} trash list", "what can still be undone"),
+        (f"{command} undo {outcome.run_id[:8]}", "undo this run"),
         (f"{command} check", "every setting, every component"),
     ):
         output.echo(f"  {line:<46} [dim]{what}[/]")

@@ -1,4 +1,4 @@
-"""Commands about files: upload sessions, orphans, and what storage holds."""
+"""Commands for files: upload sessions, orphans, and storage usage."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.sessions.usage import StorageStatistics
     from housekeeping_pipelines.settings import Settings
 
-Hours = Annotated[int | None, typer.Option(min=1, max=8760, help="Hours without activity after which a session goes.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Really remove; without it nothing is changed.")]
-AgeHours = Annotated[int | None, typer.Option(min=1, max=8760, help="Hours that a file is left alone.")]
+Hours = Annotated[int | None, typer.Option(min=1, max=8760, help="Hours of inactivity until a session is deleted.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Remove them; without it nothing is changed.")]
+AgeHours = Annotated[int | None, typer.Option(min=1, max=8760, help="Minimum age of a file in hours.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,23 +32,24 @@ def register(app: typer.Typer) -> None:
 
 
 def cleanup_files(
-    stats: Annotated[bool, typer.Option("--stats", help="Say what storage holds and what could go.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Show storage usage and what could be removed.")] = False,
     dry_run: DryRun = False,
     hours: Hours = None,
     session_key: Annotated[
-        str | None, typer.Option("--session", metavar="KEY", help="Only this session, however young.")
+        str | None, typer.Option("--session", metavar="KEY", help="Only this session, at any age.")
     ] = None,
     keep_outputs: Annotated[
-        bool, typer.Option("--keep-outputs", help="Leave what was made of the uploads in storage.")
+        bool, typer.Option("--keep-outputs", help="Keep the files generated from the uploads.")
     ] = False,
     queue: Queue = False,
     json_: Json = False,
 ) -> int:
-    """Delete upload sessions that are over, with their documents and files."""
+    """Delete inactive upload sessions, with their documents and files."""
     settings = session.start()
     if hours is not None and session_key is not None:
         raise ConfigurationError(
-            "--hours and --session exclude each other", hint="a session that is named goes at any age"
+            "--hours and --session exclude each other",
+            hint="omit --hours: --session deletes at any age",
         )
     if stats:
         found = _statistics(settings, hours or settings.cleanup_interval_hours)
@@ -70,7 +71,7 @@ def scheduled_cleanup(
     queue: Queue = False,
     json_: Json = False,
 ) -> int:
-    """Do what the schedule does, as from cron: silent on success."""
+    """Do what the schedule does, for use from cron: silent on success."""
     settings = session.start()
     if not settings.auto_cleanup_enabled:
         if json_:
@@ -90,11 +91,11 @@ def scheduled_cleanup(
 
 def try_cleanup(
     create_test_data: Annotated[
-        bool, typer.Option("--create-test-data", help="Make the session test_cleanup_session_123 with files.")
+        bool, typer.Option("--create-test-data", help="Create the session test_cleanup_session_123 with files.")
     ] = False,
     json_: Json = False,
 ) -> int:
-    """Try the clean-up on a session of its own: its rows and its files, and nothing else."""
+    """Test the clean-up on a test session: its rows and its files, and nothing else."""
     settings = session.start()
     from housekeeping_pipelines.sessions import self_test
 
@@ -129,12 +130,12 @@ def try_cleanup(
 
 
 def cleanup_orphan_documents(
-    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Files at a time.")] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Files per batch.")] = 500,
     dry_run: DryRun = False,
     queue: Queue = False,
     json_: Json = False,
 ) -> int:
-    """Remove direct uploads that no parsed file names."""
+    """Remove direct uploads that no parsed file refers to."""
     config: dict[str, Any] = {"batch_size": batch_size}
     if dry_run:
         config["dry_run"] = True
@@ -142,14 +143,14 @@ def cleanup_orphan_documents(
 
 
 def orphan_cleanup(
-    min_age_hours: Annotated[int | None, typer.Option(min=1, max=720, help="Hours that a file is left alone.")] = None,
-    max_gb: Annotated[float | None, typer.Option(help="Room that the run may free, in GB.")] = None,
-    base_path: Annotated[str | None, typer.Option(help="A folder within MEDIA_PATH to keep to.")] = None,
+    min_age_hours: Annotated[int | None, typer.Option(min=1, max=720, help="Minimum age of a file in hours.")] = None,
+    max_gb: Annotated[float | None, typer.Option(help="The most that the run may remove, in GB.")] = None,
+    base_path: Annotated[str | None, typer.Option(help="Only this folder within MEDIA_PATH.")] = None,
     apply: Apply = False,
     queue: Queue = False,
     json_: Json = False,
 ) -> int:
-    """Find pictures and clips that no detection and no event names; remove them with --apply."""
+    """Find pictures and clips that no detection or event refers to; remove them with --apply."""
     given = {"min_age_hours": min_age_hours, "max_gigabytes": max_gb, "base_path": base_path}
     config = {name: value for name, value in given.items() if value is not None} | {"dry_run": not apply}
     return _run(session.start(), "orphan_cleanup", config, queue=queue, json_=json_)
@@ -158,7 +159,7 @@ def orphan_cleanup(
 def cleanup_orphan_objects(
     min_age_hours: AgeHours = None, apply: Apply = False, queue: Queue = False, json_: Json = False
 ) -> int:
-    """Find objects of the bucket that no document and no session names; remove them with --apply."""
+    """Find objects in the bucket that no document or session refers to; remove them with --apply."""
     config: dict[str, Any] = {"dry_run": not apply}
     if min_age_hours is not None:
         config["min_age_hours"] = min_age_hours
@@ -200,7 +201,7 @@ def _show_statistics(found: StorageStatistics) -> None:
     from housekeeping_pipelines.execution.wording import in_units
 
     output.echo(f"[bold]{output.escape(found.storage)}[/]")
-    types = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in list(found.file_types.items())[:8])
+    types = ", ".join(f"{count:,} {kind or 'without a type'}" for kind, count in list(found.file_types.items())[:8])
     quota = f"{found.quota_used:.1%} of {in_units(found.quota_bytes)}"
     lines = [
         ("Total files", f"{found.total_files:,}"),
@@ -212,6 +213,6 @@ def _show_statistics(found: StorageStatistics) -> None:
         ("Recommended", found.recommendation),
     ]
     if found.error is not None:
-        lines.insert(0, ("Not known", found.error))
+        lines.insert(0, ("Unknown", found.error))
     for name, text in lines:
         output.echo(f"  {name + ':':<14} {output.escape(text)}")

@@ -31,11 +31,11 @@ app = typer.Typer(help="Exempt one subject from every policy until a date.", no_
 @app.command()
 def add(
     subject: Annotated[str, typer.Argument(help=SUBJECTS)],
-    until: Annotated[str, typer.Option(help="The last day, YYYY-MM-DD (UTC), or a moment in ISO 8601.")],
-    reason: Annotated[str, typer.Option(help="Why, for those who wonder.")],
+    until: Annotated[str, typer.Option(help="The last day, YYYY-MM-DD (UTC), or an instant in ISO 8601.")],
+    reason: Annotated[str, typer.Option(help="The reason, for the list of holds.")],
     json_: Json = False,
 ) -> None:
-    """Hold a subject: no policy takes it, nor anything that it would go with."""
+    """Hold a subject: no policy deletes it, nor any row whose deletion would delete it."""
     settings = session.start()
     from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
 
@@ -47,7 +47,7 @@ def add(
                 connection, type=type_, store=store, name=name, subject=subject, until=moment, reason=reason,
                 now=utc_now(),
             )  # fmt: skip
-            _tell(hold, subject, json_=json_)
+            _print_hold(hold, subject, json_=json_)
             return
         type_, table, key = _resolve(settings, connection, subject)
         hold = add_hold(
@@ -61,14 +61,14 @@ def add(
             now=utc_now(),
         )
         exists = _exists(connection, table, key)
-    _tell(hold, subject, json_=json_, exists=exists)
+    _print_hold(hold, subject, json_=json_, exists=exists)
     if not exists and not json_:
-        output.echo(f"[yellow]![/] there is no such row in {table.label} now; `housekeeping trash list` may have it.")
+        output.echo(f"[yellow]![/] {table.label} has no such row; it may be in the trash: `housekeeping trash list`.")
 
 
 @app.command("list")
 def list_(json_: Json = False) -> None:
-    """List the holds, the one that ends first first."""
+    """List the holds, ordered by their end."""
     settings = session.start()
     from housekeeping_pipelines.deletion.holds import list_holds
 
@@ -79,7 +79,7 @@ def list_(json_: Json = False) -> None:
     elif holds:
         now = utc_now()
         rows = [
-            (str(h.id), h.subject, f"{h.until:%Y-%m-%d %H:%M}" + (" (over)" if h.until <= now else ""), h.reason)
+            (str(h.id), h.subject, f"{h.until:%Y-%m-%d %H:%M}" + (" (expired)" if h.until <= now else ""), h.reason)
             for h in holds
         ]
         output.table(["hold", "subject", "until (UTC)", "reason"], rows)
@@ -97,7 +97,7 @@ def remove(
 
     with session.platform_connection(settings) as connection:
         if not remove_hold(connection, hold_id):
-            raise ConfigurationError(f"there is no hold {hold_id}", hint="`housekeeping hold list` shows them")
+            raise ConfigurationError(f"there is no hold {hold_id}", hint="see `housekeeping hold list`")
     if json_:
         output.as_json({"removed": hold_id})
     else:
@@ -105,10 +105,10 @@ def remove(
 
 
 def parse_until(text: str, now: datetime) -> datetime:
-    """The end of a hold: the end of a day, or a moment.
+    """The end of a hold: the end of a day, or an instant.
 
     Raises:
-        ConfigurationError: it is neither, or is past.
+        ConfigurationError: it is neither, or is in the past.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -118,7 +118,7 @@ def parse_until(text: str, now: datetime) -> datetime:
         moment = datetime.combine(moment, time.max)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment <= now:
-        raise ConfigurationError(f"--until {text} is past", hint="name a day to come")
+        raise ConfigurationError(f"--until {text} is in the past", hint="set a date in the future")
     return moment
 
 
@@ -136,9 +136,9 @@ def _resolve(settings: Settings, connection: sa.Connection, subject: str) -> tup
         name, _, text = rest.partition("/")
         table = platform.any_table(name)
     else:
-        raise ConfigurationError(f"{subject!r} is no subject of a hold", hint=accepted)
+        raise ConfigurationError(f"{subject!r} is not a valid subject of a hold", hint=accepted)
     if not table.has_key:
-        raise ConfigurationError(f"{table.label} has no key by which one row could be held")
+        raise ConfigurationError(f"{table.label} has no primary key, so a single row of it cannot be held")
     key = tuple(text.split(",")) if len(table.key) > 1 else (text,)
     if not text or len(key) != len(table.key):
         raise ConfigurationError(f"the key of {table.label} is {', '.join(table.key)}", hint=accepted)
@@ -149,7 +149,7 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
     """The type, the store and the name of a hold on a file or an object; None for a hold on a row.
 
     Raises:
-        ConfigurationError: the file is in none of the folders.
+        ConfigurationError: the file is not in one of the folders.
     """
     from housekeeping_pipelines.stores.stores import Stores
     from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
@@ -166,17 +166,17 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
     else:
         asked = {store: (folders[store], folders[store] / inside)} if store in folders else {}
     for each, (folder, path) in asked.items():
-        # As the listing names it: a hold by another spelling would keep nothing.
+        # Spelled as in the listing: a hold under another spelling would have no effect.
         plain = Path(os.path.normpath(path))
         if plain != folder and plain.is_relative_to(folder):
             return type_, each, plain.relative_to(folder).as_posix()
     raise ConfigurationError(
-        f"{name!r} is no file of uploads or media",
+        f"{name!r} is not a file in uploads or media",
         hint=f"accepted: file:uploads/NAME, file:media/NAME, or a path below {' or '.join(map(str, folders.values()))}",
     )
 
 
-def _tell(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:
+def _print_hold(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:
     if json_:
         output.as_json(_as_dict(hold) | ({} if exists is None else {"exists": exists}))
     else:
@@ -192,7 +192,7 @@ def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bo
             sa.select(sa.literal(True)).select_from(table.selectable).where(matches(table, table.key, [key]))
         )
     except sa.exc.DataError as error:
-        raise ConfigurationError(f"{','.join(key)!r} is no key of {table.label}: {describe(error)}") from None
+        raise ConfigurationError(f"{','.join(key)!r} is not a valid key of {table.label}: {describe(error)}") from None
     return bool(found)
 
 

@@ -1,4 +1,4 @@
-"""Commands about the installation: `init`, `check`, `migrate`."""
+"""Commands for the installation: `init`, `check`, `migrate`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def init(json_: Json = False) -> None:
     if json_:
         output.as_json({"dagster_home": str(home)})
     else:
-        output.echo(f"Dagster's commands work from here; their state is under {home}")
+        output.echo(f"Dagster's commands work from here; their state is in {home}")
 
 
 def migrate(json_: Json = False) -> None:
-    """Make or upgrade the schema `housekeeping` in the platform's database."""
+    """Create or upgrade the schema `housekeeping` in the platform's database."""
     settings = session.start()
     from housekeeping_pipelines.migrations import HEAD, ensure_schema
     from housekeeping_pipelines.postgres.addresses import platform_url
@@ -45,11 +45,11 @@ def migrate(json_: Json = False) -> None:
     if json_:
         output.as_json({"version": HEAD, "changed": changed})
     else:
-        output.echo(f"The schema housekeeping is {'now ' if changed else ''}of version {HEAD}.")
+        output.echo(f"The schema housekeeping is {'now ' if changed else ''}at version {HEAD}.")
 
 
 def check(json_: Json = False) -> int:
-    """Show every setting with its origin, and try every component."""
+    """Show every setting with its origin, and check every component."""
     settings = session.start()
     session.use_dagster(settings)
     from housekeeping_pipelines.capabilities import assemble

@@ -1,4 +1,4 @@
-"""Commands about what was deleted and what stops deleting: `trash list`, `pause`, `resume`."""
+"""Commands for the trash, and for pausing deletion: `trash list`, `pause`, `resume`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from housekeeping_pipelines.execution.wording import in_units
 if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.trash import TrashedRun
 
-app = typer.Typer(help="What can still be brought back.", no_args_is_help=True)
+app = typer.Typer(help="The deletions that can still be undone.", no_args_is_help=True)
 
 
 def register(parent: typer.Typer) -> None:
@@ -26,12 +26,12 @@ def register(parent: typer.Typer) -> None:
 
 @app.callback()
 def _group() -> None:
-    """What can still be brought back."""
+    """The deletions that can still be undone."""
 
 
 @app.command("list")
 def list_(json_: Json = False) -> None:
-    """List the runs whose deletions can still be undone, the latest first."""
+    """List the runs whose deletions can still be undone, latest first."""
     settings = session.start()
     from housekeeping_pipelines.deletion.mirrors import mirrors_with_own_types
     from housekeeping_pipelines.deletion.trash import list_trash
@@ -61,11 +61,11 @@ def list_(json_: Json = False) -> None:
         output.echo("The trash is empty.")
         return
     output.table(["run", "task", "deleted UTC", "until", "rows", "files", "size"], [_line(run) for run in runs])
-    output.echo("\n[dim]bring one back:[/] housekeeping undo RUN")
+    output.echo("\n[dim]undo one:[/] housekeeping undo RUN")
     if blocking:
         output.echo(
             f"[yellow]![/] rows of {', '.join(blocking)} use types of yours: while they are in the trash, DROP TYPE and"
-            " DROP EXTENSION refuse. To purge a run now:"
+            " DROP EXTENSION fail. To purge a run now:"
             """ housekeeping run purge_trash --config '{"run_id": "RUN"}'"""
         )
 
@@ -78,7 +78,7 @@ def _line(run: TrashedRun) -> tuple[str, ...]:
 
 
 def pause(
-    reason: Annotated[str, typer.Option(help="Why, for those who wonder.")] = "by hand",
+    reason: Annotated[str, typer.Option(help="The reason, for those who find deletion paused.")] = "by hand",
     json_: Json = False,
 ) -> None:
     """Stop every deleting run before its next batch, and refuse new ones."""
@@ -87,7 +87,7 @@ def pause(
 
     with session.platform_connection(settings) as connection:
         switch.pause(connection, reason=reason, now=utc_now())
-    _tell(json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
+    _print_pause(json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
 
 
 def resume(json_: Json = False) -> None:
@@ -101,10 +101,10 @@ def resume(json_: Json = False) -> None:
         text = "Still paused by HOUSEKEEPING_PAUSED, which outranks this command; set it to false."
     else:
         text = "Resumed." if was_paused else "It was not paused."
-    _tell(json_, paused=settings.housekeeping_paused, text=text)
+    _print_pause(json_, paused=settings.housekeeping_paused, text=text)
 
 
-def _tell(json_: bool, *, paused: bool, text: str) -> None:
+def _print_pause(json_: bool, *, paused: bool, text: str) -> None:
     if json_:
         output.as_json({"paused": paused})
     else:

@@ -110,7 +110,7 @@ def try_cleanup(
         if json_:
             output.as_json(made)
         else:
-            output.echo(f"Made session {self_test.SESSION} with {len(test.names)} documents and their files.")
+            output.echo(f"Created session {self_test.SESSION} with {len(test.names)} documents and their files.")
             output.echo("[dim]now:[/] housekeeping test-cleanup")
         return 0
     ops = {"cleanup_files": launch.check_config("cleanup_files", {"session": self_test.SESSION})}

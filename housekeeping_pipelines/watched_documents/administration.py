@@ -58,7 +58,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Watching:
+class WatchAdministration:
     """The queue of the live database, in the connection's transaction."""
 
     connection: sa.Connection
@@ -66,7 +66,7 @@ class Watching:
     platform: Platform
 
     @classmethod
-    def on(cls, connection: sa.Connection, config: HousekeepingConfig) -> Watching:
+    def on(cls, connection: sa.Connection, config: HousekeepingConfig) -> WatchAdministration:
         """
         Raises:
             ConfigurationError: the platform lacks one of the tables.
@@ -99,7 +99,7 @@ class Watching:
                 )
             filename = self._create(reference, place, now)
         entry = next((each for each in self.entries() if each.filename == filename), None)
-        self.queue.mark(self.connection, filename, watched=True)
+        self.queue.set_watched(self.connection, filename, watched=True)
         if entry is not None:
             if stale_after is not None:
                 self._set_interval(entry, stale_after, now)
@@ -146,8 +146,8 @@ class Watching:
             due, said = now + entry.stale_after, "it stays as it is, and is fetched again in its turn"
         known = replace(known, held=None, gone_count=0, gone_at=None)
         change = Change("active", due, 0, "exited", {}, known)
-        self.queue.place(self.connection, [(entry, change)])
-        self.queue.know(self.connection, [(entry, known)])
+        self.queue.reschedule(self.connection, [(entry, change)])
+        self.queue.save_known(self.connection, [(entry, known)])
         return entry, said
 
     def _find(self, id_: str) -> Entry:

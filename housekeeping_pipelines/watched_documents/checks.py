@@ -27,7 +27,7 @@ def check_watched_documents(surroundings: Surroundings) -> Iterator[Check]:
     from housekeeping_pipelines.watched_documents.queue import Queue
 
     try:
-        failing = Queue(surroundings.platform).in_trouble(surroundings.connection)
+        failing = Queue(surroundings.platform).count_failing(surroundings.connection)
     except HousekeepingError as error:
         yield Check.disabled(_TASK, error)
     except sa.exc.DBAPIError as error:

@@ -13,7 +13,7 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.embedder import TextRefused
 from housekeeping_pipelines.resources.vector_store import Chunk
 from housekeeping_pipelines.watched_documents.chunking import content_hash, split
-from housekeeping_pipelines.watched_documents.review import suspicion
+from housekeeping_pipelines.watched_documents.review import reject_reason
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone, Unchanged
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference
 from housekeeping_pipelines.watched_documents.texts import TextFileError
@@ -37,7 +37,7 @@ Kind = Literal["updated", "unchanged", "held", "gone", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FetchResult:
     """What was found of a document.
 
     Attributes:
@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Examiner:
+class DocumentFetcher:
     """Looks at watched documents, many at once."""
 
     source: Source
@@ -75,7 +75,7 @@ class Examiner:
     clock: Callable[[], datetime]
     dry_run: bool = False
 
-    def examine(self, entry: Entry) -> Finding:
+    def fetch_and_compare(self, entry: Entry) -> FetchResult:
         """Fetch and compare a document; where it changed, embed what is new and write a generation for every copy.
 
         Raises:
@@ -86,7 +86,7 @@ class Examiner:
         except (TextRefused, TextFileError) as error:
             return _failed(entry, str(error))
 
-    def _examine(self, entry: Entry) -> Finding:
+    def _examine(self, entry: Entry) -> FetchResult:
         known = entry.known
         for copy in entry.copies:
             self.texts.check_path(copy.docpath)
@@ -95,12 +95,12 @@ class Examiner:
         fetched = getattr(outcome, "bytes", 0)
         if isinstance(outcome, Unchanged):
             if in_place:
-                return Finding(entry, "unchanged", hash=known.content_hash, state=outcome.state, bytes=fetched)
+                return FetchResult(entry, "unchanged", hash=known.content_hash, state=outcome.state, bytes=fetched)
             # Somebody was interrupted, or a copy is new: what is there has to be made whole again.
             outcome = self._fetch(entry, None)
             fetched += getattr(outcome, "bytes", 0)
         if isinstance(outcome, Gone):
-            return Finding(entry, "gone", outcome.reason)
+            return FetchResult(entry, "gone", outcome.reason)
         if isinstance(outcome, Unchanged):
             outcome = Failed("the source says that nothing changed, although it was asked for the whole")
         if isinstance(outcome, Failed):
@@ -129,7 +129,7 @@ class Examiner:
                 return False
         return True
 
-    def _compare(self, entry: Entry, content: Content, fetched: int, *, in_place: bool) -> Finding:
+    def _compare(self, entry: Entry, content: Content, fetched: int, *, in_place: bool) -> FetchResult:
         known, text = entry.known, _clean(content.text)
         if not text.strip() and known.content_hash is None:
             return _failed(entry, "the source has no text")
@@ -138,21 +138,21 @@ class Examiner:
         digest = content_hash(text)
         if digest == known.rejected_hash:
             # The state that is kept stays that of the text that is kept.
-            return Finding(entry, "unchanged", "the text that was rejected", hash=known.content_hash, bytes=fetched)
+            return FetchResult(entry, "unchanged", "the text that was rejected", hash=known.content_hash, bytes=fetched)
         if digest == known.content_hash and in_place:
-            return Finding(entry, "unchanged", hash=digest, state=content.state, bytes=fetched)
+            return FetchResult(entry, "unchanged", hash=digest, state=content.state, bytes=fetched)
         old = self._old_text(entry)
         same = old is not None and old == text
-        reason = None if same or digest in (known.accepted_hash, known.content_hash) else suspicion(text, old)
+        reason = None if same or digest in (known.accepted_hash, known.content_hash) else reject_reason(text, old)
         if not text.strip() and reason is None:
             return _failed(entry, "the source has no text")
         if reason is not None:
-            return Finding(entry, "held", reason, hash=digest, text=text, old=old, bytes=fetched)
+            return FetchResult(entry, "held", reason, hash=digest, text=text, old=old, bytes=fetched)
         published = known.published if digest == known.content_hash else None
         published = published or self.clock().isoformat(timespec="milliseconds")
         generation = f"{digest[:32]}@{published}"
         embedded, reused = (0, 0) if self.dry_run else self._write(entry, generation, published, content.title, text)
-        return Finding(
+        return FetchResult(
             entry,
             "updated",
             "its vectors were made" if same else "",
@@ -205,5 +205,5 @@ def _clean(text: str) -> str:
     return plain.encode(errors="replace").decode()
 
 
-def _failed(entry: Entry, reason: str, failure: Failed | None = None) -> Finding:
-    return Finding(entry, "failed", reason, failure=failure or Failed(reason))
+def _failed(entry: Entry, reason: str, failure: Failed | None = None) -> FetchResult:
+    return FetchResult(entry, "failed", reason, failure=failure or Failed(reason))

@@ -31,9 +31,10 @@ SYNCED_STATES = ("active", "error")
 MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = timedelta(hours=1), timedelta(days=7), timedelta(hours=8760)
 
 # Entries that are read at once: each has its copies, but no text.
-_READ_AT_ONCE = 200
+_READ_BATCH_SIZE = 200
 
-own = watched_documents
+# What we keep of each place in the queue.
+watched_state = watched_documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +134,26 @@ class Queue:
     def count_due(self, connection: sa.Connection, now: datetime, *, limit: int) -> int:
         """How many documents are due, at most `limit`; those that are watched and in no queue are."""
         due = sa.select(sa.literal(1)).select_from(self._joined()).where(self._is_due(now)).limit(limit)
-        stranded = self._stranded().limit(limit)
-        both = sa.union_all(due.subquery().select(), sa.select(sa.literal(1)).select_from(stranded.subquery()))
+        unqueued = self._unqueued().limit(limit)
+        both = sa.union_all(due.subquery().select(), sa.select(sa.literal(1)).select_from(unqueued.subquery()))
         return min(limit, connection.scalar(sa.select(sa.func.count()).select_from(both.subquery())) or 0)
 
-    def in_trouble(self, connection: sa.Connection) -> int:
+    def count_failing(self, connection: sa.Connection) -> int:
         """How many documents fail again and again, or wait for a person."""
         waiting = sa.select(sa.func.count()).select_from(self._joined()).where(self.queues["state"] != "active")
         return connection.scalar(waiting) or 0
 
-    def adopt(self, connection: sa.Connection, now: datetime, stale_after: timedelta) -> int:
+    def enqueue_missing(self, connection: sa.Connection, now: datetime, stale_after: timedelta) -> int:
         """Give a place in the queue to what is watched and has none, as a copy whose first document was deleted."""
-        stranded = list(connection.scalars(self._stranded()))
-        for key in stranded:
+        unqueued = list(connection.scalars(self._unqueued()))
+        for key in unqueued:
             self.insert(connection, key, now, stale_after)
-        return len(stranded)
+        return len(unqueued)
 
     def insert(self, connection: sa.Connection, document: Any, due: datetime, stale_after: timedelta) -> Any:
         """A new place in the queue; returns its key."""
         q = self.queues
-        given = self._given(
+        given = self._values(
             q,
             document_id=document,
             stale_after_ms=int(stale_after.total_seconds() * 1000),
@@ -163,10 +164,10 @@ class Queue:
         )
         return connection.scalar(sa.insert(q.live.selectable).values(given).returning(q["id"]))
 
-    def forget_strangers(self, connection: sa.Connection) -> None:
+    def delete_unknown(self, connection: sa.Connection) -> None:
         """Drop what is known of queues that are no more."""
         there = sa.select(sa.cast(self.queues["id"], sa.Text))
-        connection.execute(sa.delete(own).where(own.c.queue.not_in(there)))
+        connection.execute(sa.delete(watched_state).where(watched_state.c.queue.not_in(there)))
 
     def due(self, connection: sa.Connection, now: datetime, *, force: bool, limit: int | None) -> list[Any]:
         """The keys of what is to be synced, the one that waited longest first."""
@@ -176,8 +177,8 @@ class Queue:
 
     def read(self, connection: sa.Connection, keys: Sequence[Any]) -> Iterator[Entry]:
         """The entries of these keys in their order; what went meanwhile is left out."""
-        for start in range(0, len(keys), _READ_AT_ONCE):
-            part = keys[start : start + _READ_AT_ONCE]
+        for start in range(0, len(keys), _READ_BATCH_SIZE):
+            part = keys[start : start + _READ_BATCH_SIZE]
             found = {entry.key: entry for entry in self._entries(connection, self.queues["id"].in_(part))}
             yield from (found[key] for key in part if key in found)
 
@@ -185,11 +186,11 @@ class Queue:
         """Every entry, in the order of their turns."""
         return sorted(self._entries(connection, sa.true()), key=lambda entry: entry.next_sync_at)
 
-    def troubled(self, connection: sa.Connection, limit: int) -> list[Entry]:
+    def failing(self, connection: sa.Connection, limit: int) -> list[Entry]:
         """What waits for a person or went wrong the last time, those that wait first."""
         q = self.queues
-        wrong = sa.or_(q["state"] != "active", q["consecutive_failures"] > 0, own.c.last_error.is_not(None))
-        found = sa.select(q["id"]).select_from(self._known()).where(wrong)
+        wrong = sa.or_(q["state"] != "active", q["consecutive_failures"] > 0, watched_state.c.last_error.is_not(None))
+        found = sa.select(q["id"]).select_from(self._with_state()).where(wrong)
         waiting_first = found.order_by(q["state"].in_(SYNCED_STATES), q["state"].desc(), q["next_sync_at"], q["id"])
         return list(self.read(connection, list(connection.scalars(waiting_first.limit(limit)))))
 
@@ -207,12 +208,12 @@ class Queue:
 
     def record(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], now: datetime) -> None:
         """Write down what a sync found: the place in the queue, what is known, a run, the copies' metadata."""
-        self.place(connection, changes, synced_at=now)
-        self._describe(connection, changes)
-        self.know(connection, [(entry, change.known) for entry, change in changes])
+        self.reschedule(connection, changes, synced_at=now)
+        self._merge_metadata(connection, changes)
+        self.save_known(connection, [(entry, change.known) for entry, change in changes])
         r = self.runs
         runs = [
-            self._given(
+            self._values(
                 r,
                 queue_id=entry.key,
                 status=change.status,
@@ -223,34 +224,35 @@ class Queue:
         ]
         connection.execute(sa.insert(r.live.selectable), runs)
 
-    def place(
+    def reschedule(
         self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], *, synced_at: datetime | None = None
     ) -> None:
         """Say when entries are due, and in which state they are; `synced_at` counts for those that were synced."""
         q = self.queues
-        values = self._given(
+        # The name of a parameter that is a column's would set that column too, and theirs may have any name.
+        values = self._values(
             q,
-            next_sync_at=sa.bindparam("due"),
-            consecutive_failures=sa.bindparam("failures"),
-            state=sa.bindparam("to"),
+            next_sync_at=sa.bindparam("bound_due"),
+            consecutive_failures=sa.bindparam("bound_failures"),
+            state=sa.bindparam("bound_state"),
         )
         if (last := q.get("last_synced_at")) is not None:
-            values[last.name] = sa.func.coalesce(sa.bindparam("synced", type_=last.type), last)
+            values[last.name] = sa.func.coalesce(sa.bindparam("bound_synced_at", type_=last.type), last)
         rows = [
             {
-                "of": entry.key,
-                "due": change.next_sync_at,
-                "failures": change.failures,
-                "to": change.state,
-                "synced": synced_at if change.synced else None,
+                "bound_id": entry.key,
+                "bound_due": change.next_sync_at,
+                "bound_failures": change.failures,
+                "bound_state": change.state,
+                "bound_synced_at": synced_at if change.synced else None,
             }
             for entry, change in changes
         ]
-        connection.execute(sa.update(q.live.selectable).where(q["id"] == sa.bindparam("of")).values(values), rows)
+        connection.execute(sa.update(q.live.selectable).where(q["id"] == sa.bindparam("bound_id")).values(values), rows)
 
-    def know(self, connection: sa.Connection, known: Sequence[tuple[Entry, Known]]) -> None:
+    def save_known(self, connection: sa.Connection, known: Sequence[tuple[Entry, Known]]) -> None:
         """Keep what is known of entries."""
-        statement = insert(own)
+        statement = insert(watched_state)
         columns = {name: statement.excluded[name] for name in Known.__slots__}
         rows = [{"queue": entry.id} | {name: getattr(each, name) for name in Known.__slots__} for entry, each in known]
         connection.execute(statement.on_conflict_do_update(index_elements=["queue"], set_=columns), rows)
@@ -259,17 +261,17 @@ class Queue:
         """Watch no longer: the place in the queue goes with its runs, and the copies' mark; the documents stay."""
         connection.execute(sa.delete(self.runs.live.selectable).where(self.runs["queue_id"] == entry.key))
         connection.execute(sa.delete(self.queues.live.selectable).where(self.queues["id"] == entry.key))
-        connection.execute(sa.delete(own).where(own.c.queue == entry.id))
-        self.mark(connection, entry.filename, watched=False)
+        connection.execute(sa.delete(watched_state).where(watched_state.c.queue == entry.id))
+        self.set_watched(connection, entry.filename, watched=False)
 
-    def mark(self, connection: sa.Connection, filename: str, *, watched: bool) -> None:
+    def set_watched(self, connection: sa.Connection, filename: str, *, watched: bool) -> None:
         """Mark a document and its copies as watched, or not."""
         d = self.documents
         connection.execute(
             sa.update(d.live.selectable).where(d["filename"] == filename).values({d["watched"].name: watched})
         )
 
-    def _describe(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]]) -> None:
+    def _merge_metadata(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]]) -> None:
         """Add to the copies' metadata as it is now: the application may have changed it since it was read."""
         d = self.documents
         added = {copy.key: change.metadata for entry, change in changes if change.metadata for copy in entry.copies}
@@ -277,13 +279,15 @@ class Queue:
             return
         now = sa.select(d["id"], d["metadata"]).where(d["id"].in_(added)).order_by(d["id"]).with_for_update()
         rows = [
-            {"of": key, "whole": json.dumps({**as_dict(about), **added[key]})} for key, about in connection.execute(now)
+            {"bound_id": key, "bound_metadata": json.dumps({**as_dict(about), **added[key]})}
+            for key, about in connection.execute(now)
         ]
         if rows:
-            whole: dict[str, Any] = {d["metadata"].name: sa.bindparam("whole")}
-            connection.execute(sa.update(d.live.selectable).where(d["id"] == sa.bindparam("of")).values(whole), rows)
+            values: dict[str, Any] = {d["metadata"].name: sa.bindparam("bound_metadata")}
+            statement = sa.update(d.live.selectable).where(d["id"] == sa.bindparam("bound_id")).values(values)
+            connection.execute(statement, rows)
 
-    def _given(self, table: MappedTable, **values: Any) -> dict[str, Any]:
+    def _values(self, table: MappedTable, **values: Any) -> dict[str, Any]:
         """The values by the names of the live table's columns; what it has no column for is left out."""
         return {theirs: value for name, value in values.items() if (theirs := table.names[name]) is not None}
 
@@ -292,13 +296,13 @@ class Queue:
             self.documents.live.selectable, self.queues["document_id"] == self.documents["id"]
         )
 
-    def _known(self) -> sa.FromClause:
-        return self._joined().outerjoin(own, own.c.queue == sa.cast(self.queues["id"], sa.Text))
+    def _with_state(self) -> sa.FromClause:
+        return self._joined().outerjoin(watched_state, watched_state.c.queue == sa.cast(self.queues["id"], sa.Text))
 
     def _is_due(self, now: datetime) -> sa.ColumnElement[bool]:
         return sa.and_(self.queues["next_sync_at"] <= now, self.queues["state"].in_(SYNCED_STATES))
 
-    def _stranded(self) -> sa.Select[Any]:
+    def _unqueued(self) -> sa.Select[Any]:
         """The first document of each file name that is watched and in no queue."""
         d = self.documents
         others = d.live.selectable.alias("others")
@@ -326,9 +330,9 @@ class Queue:
                 (sa.null() if last is None else _finite(last)).label("last"),
                 q["consecutive_failures"].label("failures"),
                 d["filename"].label("filename"),
-                *(own.c[name] for name in Known.__slots__),
+                *(watched_state.c[name] for name in Known.__slots__),
             )
-            .select_from(self._known())
+            .select_from(self._with_state())
             .where(wanted)
         )
         if lock:

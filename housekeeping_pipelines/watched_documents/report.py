@@ -17,7 +17,7 @@ _MEASURED = ("updated", "unchanged", "gone", "held_for_review", "chunks_embedded
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailingDocument:
     """A watched document that fails, is gone or waits for a person; `next_attempt` is null where it waits."""
 
     id: str
@@ -59,7 +59,7 @@ class SyncReport(Report):
     chunks_embedded: int = 0
     chunks_reused: int = 0
     fetched_bytes: int = 0
-    in_error: tuple[Trouble, ...] = ()
+    in_error: tuple[FailingDocument, ...] = ()
     diffs: tuple[Diff, ...] = ()
 
     def done_lines(self) -> Iterator[Line]:

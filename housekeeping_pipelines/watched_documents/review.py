@@ -38,7 +38,7 @@ _NOTICES = {
 _PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _NOTICES.items()}
 
 
-def suspicion(text: str, old: str | None) -> str | None:
+def reject_reason(text: str, old: str | None) -> str | None:
     """Why the text is not to be trusted; None if it is."""
     length, was = len(text.strip()), len(old.strip()) if old is not None else 0
     notice = looks_like(text)

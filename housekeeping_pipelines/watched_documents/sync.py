@@ -37,9 +37,9 @@ from housekeeping_pipelines.execution.report import (
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.diffs import unified_diff
-from housekeeping_pipelines.watched_documents.fetch_and_compare import Examiner, Finding
+from housekeeping_pipelines.watched_documents.fetch_and_compare import DocumentFetcher, FetchResult
 from housekeeping_pipelines.watched_documents.queue import Change, Queue
-from housekeeping_pipelines.watched_documents.report import Diff, SyncReport, Trouble
+from housekeeping_pipelines.watched_documents.report import Diff, FailingDocument, SyncReport
 from housekeeping_pipelines.watched_documents.texts import TextFileError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def sync_documents(
         return Sync(
             run=run,
             queue=queue,
-            examiner=Examiner(source, store, vectors.embedder, texts, run.clock, dry_run=run.dry_run),
+            fetcher=DocumentFetcher(source, store, vectors.embedder, texts, run.clock, dry_run=run.dry_run),
             texts=texts,
             store=store,
             options=options,
@@ -135,14 +135,14 @@ class Sync:
 
     run: Run
     queue: Queue
-    examiner: Examiner
+    fetcher: DocumentFetcher
     texts: Texts
     store: VectorStore
     options: Options
     jitter: Callable[[], float]
     _counts: Counter[str] = field(default_factory=Counter)
-    _updated: list[Finding] = field(default_factory=list)
-    _rows: list[Finding] = field(default_factory=list)
+    _updated: list[FetchResult] = field(default_factory=list)
+    _rows: list[FetchResult] = field(default_factory=list)
     _pruning: list[Future[None]] = field(default_factory=list)
     _failed: dict[str, str] = field(default_factory=dict)
     _sample: list[Candidate] = field(default_factory=list)
@@ -160,8 +160,8 @@ class Sync:
         now = self.run.clock()
         if not self.run.dry_run:
             with self.run.connection.begin():
-                self.queue.forget_strangers(self.run.connection)
-                adopted = self.queue.adopt(self.run.connection, now, self.options.stale_after)
+                self.queue.delete_unknown(self.run.connection)
+                adopted = self.queue.enqueue_missing(self.run.connection, now, self.options.stale_after)
             if adopted:
                 logger.info("%s: %s watched documents had no place in the queue", self.run.task, f"{adopted:,}")
         with self.run.connection.begin():
@@ -177,13 +177,13 @@ class Sync:
             ThreadPoolExecutor(self.options.concurrency, thread_name_prefix="watched") as pool,
             ThreadPoolExecutor(_PUBLISHERS, thread_name_prefix="publishing") as publishers,
         ):
-            running: set[Future[Finding]] = set()
+            running: set[Future[FetchResult]] = set()
             done = 0
             while True:
                 if self._may_go_on():
                     # Twice as many as there are workers: none of them waits while this thread publishes.
                     free = 2 * self.options.concurrency - len(running)
-                    running |= {pool.submit(self.examiner.examine, entry) for entry in islice(entries, free)}
+                    running |= {pool.submit(self.fetcher.fetch_and_compare, entry) for entry in islice(entries, free)}
                 else:
                     running = {future for future in running if not future.cancel()}
                 if not running:
@@ -221,7 +221,7 @@ class Sync:
             return False
         return True
 
-    def _take(self, future: Future[Finding]) -> None:
+    def _take(self, future: Future[FetchResult]) -> None:
         try:
             finding = future.result()
         except HousekeepingError as error:
@@ -261,7 +261,7 @@ class Sync:
             self._note(finding, change)
             self._pruning.append(publishers.submit(self._prune, finding.entry))
 
-    def _publish_alone(self, finding: Finding, publishers: ThreadPoolExecutor) -> list[tuple[Finding, Change]]:
+    def _publish_alone(self, finding: FetchResult, publishers: ThreadPoolExecutor) -> list[tuple[FetchResult, Change]]:
         try:
             return self._publish([finding], publishers)
         except sa.exc.DBAPIError as error:
@@ -270,10 +270,10 @@ class Sync:
             self._fail(finding, database_errors.describe(error))
             return []
 
-    def _publish(self, findings: list[Finding], publishers: ThreadPoolExecutor) -> list[tuple[Finding, Change]]:
+    def _publish(self, findings: list[FetchResult], publishers: ThreadPoolExecutor) -> list[tuple[FetchResult, Change]]:
         """See the module's text for the order; returns what was published."""
-        failed: list[tuple[Finding, str]] = []
-        done: list[tuple[Finding, Change]] = []
+        failed: list[tuple[FetchResult, str]] = []
+        done: list[tuple[FetchResult, Change]] = []
         with self.run.connection.begin():
             mine = {each.key for each in self.queue.lease(self.run.connection, [each.entry for each in findings])}
             ours = [each for each in findings if each.entry.key in mine]
@@ -291,7 +291,7 @@ class Sync:
             self._fail(finding, reason)
         return done
 
-    def _replace(self, finding: Finding) -> str | None:
+    def _replace(self, finding: FetchResult) -> str | None:
         """Switch every copy and put its text in place; returns why that could not be."""
         assert finding.generation is not None and finding.text is not None  # noqa: S101, PT018 - it is updated
         copies = finding.entry.copies
@@ -315,8 +315,8 @@ class Sync:
         for copy in entry.copies:
             self.store.prune(copy.doc_id)
 
-    def _fail(self, finding: Finding, reason: str) -> None:
-        self._rows.append(Finding(finding.entry, "failed", reason))
+    def _fail(self, finding: FetchResult, reason: str) -> None:
+        self._rows.append(FetchResult(finding.entry, "failed", reason))
         self._write_rows()
 
     def _write_rows(self) -> None:
@@ -339,7 +339,7 @@ class Sync:
             self._failed[name] = reason
             self._counts["failed"] += 1
 
-    def _record(self, findings: list[Finding]) -> None:
+    def _record(self, findings: list[FetchResult]) -> None:
         with self.run.connection.begin():
             mine = {each.key for each in self.queue.lease(self.run.connection, [each.entry for each in findings])}
             kept = [(each, self._change(each)) for each in findings if each.entry.key in mine]
@@ -351,7 +351,7 @@ class Sync:
         for finding, change in kept:
             self._note(finding, change)
 
-    def _change(self, finding: Finding) -> Change:
+    def _change(self, finding: FetchResult) -> Change:
         """What becomes of the document."""
         entry, now = finding.entry, self.run.clock()
         known = replace(entry.known, last_error=None)
@@ -407,7 +407,7 @@ class Sync:
         whole = min(FIRST_DELAY * 2 ** min(failures - 1, 10), DAILY) if failures < FAILURES_UNTIL_ERROR else DAILY
         return whole * (0.9 + 0.2 * self.jitter())
 
-    def _note(self, finding: Finding, change: Change) -> None:
+    def _note(self, finding: FetchResult, change: Change) -> None:
         """Count a finding, and tell who has to know."""
         entry, counts = finding.entry, self._counts
         counts[finding.kind] += 1
@@ -443,7 +443,7 @@ class Sync:
         if len(self._alerts) < MAX_FAILED:
             self._alerts.append(line)
 
-    def _preview(self, finding: Finding) -> None:
+    def _preview(self, finding: FetchResult) -> None:
         size = None if finding.text is None else len(finding.text.encode(errors="replace"))
         if len(self._sample) < MAX_SAMPLE:
             self._sample.append(Candidate(finding.entry.name, size, None, finding.reason or finding.kind))
@@ -458,7 +458,7 @@ class Sync:
         dealt_with = sum(counts[kind] for kind in ("updated", "unchanged", "held", "gone", "failed", "locked"))
         updated = counts["updated"]
         with self.run.connection.begin():
-            troubled = self.queue.troubled(self.run.connection, MAX_FAILED)
+            failing = self.queue.failing(self.run.connection, MAX_FAILED)
         return self.run.report(
             ending,
             kind=SyncReport,
@@ -478,17 +478,17 @@ class Sync:
             chunks_embedded=counts["embedded"],
             chunks_reused=counts["reused"],
             fetched_bytes=counts["bytes"],
-            in_error=tuple(map(_trouble, troubled)),
+            in_error=tuple(map(_trouble, failing)),
             diffs=tuple(self._diffs),
         )
 
 
-def _trouble(entry: Entry) -> Trouble:
+def _trouble(entry: Entry) -> FailingDocument:
     again = None if entry.waits else entry.next_sync_at.isoformat(timespec="seconds")
-    return Trouble(entry.id, entry.name, entry.state, entry.failures, entry.reason or "", again)
+    return FailingDocument(entry.id, entry.name, entry.state, entry.failures, entry.reason or "", again)
 
 
-def _about(finding: Finding) -> dict[str, object]:
+def _about(finding: FetchResult) -> dict[str, object]:
     """What the application keeps of a document besides its text; the vectors carry the same stamp."""
     title = {"title": finding.title} if finding.title and not finding.entry.copies[0].metadata.get("title") else {}
     return {"published": finding.published, **title}

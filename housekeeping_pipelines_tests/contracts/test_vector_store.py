@@ -25,11 +25,11 @@ import sqlalchemy as sa
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.vector_store import Chunk, Generation, Space
+from housekeeping_pipelines.resources.vector_store.consistent_search import Candidate, consistent_search
 from housekeeping_pipelines.resources.vector_store.lance import LanceStore
 from housekeeping_pipelines.resources.vector_store.opening import open_vector_store
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
 from housekeeping_pipelines.resources.vector_store.qdrant import QdrantStore, connect, open_qdrant
-from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
 from housekeeping_pipelines_tests.contracts.rewriting import CHUNKS, SPACE, local_client, open_folder
 from housekeeping_pipelines_tests.deletion.support import column, scalar, sql
 from housekeeping_pipelines_tests.web_server import Answer, WebServer
@@ -831,7 +831,7 @@ class Changing:
 
 def test_a_search_looks_again_until_nothing_changed_meanwhile() -> None:
     restless = Changing(5)
-    hits: list[Hit] = settled_search(restless.find, restless.pointers, 10)
+    hits: list[Hit] = consistent_search(restless.find, restless.pointers, 10)
     assert [hit.text for hit in hits] == ["5"]
     with pytest.raises(Unavailable, match="search again"):
-        settled_search((other := Changing(10_000)).find, other.pointers, 10)
+        consistent_search((other := Changing(10_000)).find, other.pointers, 10)

@@ -17,7 +17,7 @@ from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
-from housekeeping_pipelines.watched_documents.administration import Watching
+from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Unchanged
 from housekeeping_pipelines.watched_documents.sync import Options, sync_documents
 from housekeeping_pipelines.watched_documents.texts import Texts
@@ -165,15 +165,15 @@ class World:
     def entries(self) -> dict[str, Entry]:
         """What is watched, by the address of its reference."""
         with self.engine.begin() as connection:
-            found = Watching.on(connection, HousekeepingConfig()).entries()
+            found = WatchAdministration.on(connection, HousekeepingConfig()).entries()
         return {(entry.reference or entry.filename).removeprefix("link://"): entry for entry in found}
 
     def entry(self, address: str) -> Entry:
         return self.entries()[address]
 
-    def watching(self) -> Iterator[Watching]:
+    def watching(self) -> Iterator[WatchAdministration]:
         with self.engine.begin() as connection:
-            yield Watching.on(connection, HousekeepingConfig())
+            yield WatchAdministration.on(connection, HousekeepingConfig())
 
     def text(self, doc_id: str) -> dict[str, Any]:
         with self.engine.connect() as connection:

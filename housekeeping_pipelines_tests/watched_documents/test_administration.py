@@ -10,7 +10,7 @@ import pytest
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.watched_documents.administration import Watching
+from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import OLD, WEEK, World
 
@@ -32,9 +32,9 @@ def world(engine: sa.Engine, tmp_path: Path) -> World:
 
 
 @contextmanager
-def watching(world: World) -> Iterator[Watching]:
+def watching(world: World) -> Iterator[WatchAdministration]:
     with world.engine.begin() as connection:
-        yield Watching.on(connection, HousekeepingConfig())
+        yield WatchAdministration.on(connection, HousekeepingConfig())
 
 
 def add(world: World, *, workspace: str | None = None, every: timedelta | None = None, page: str = PAGE) -> Watched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from housekeeping_pipelines.watched_documents.diffs import MAX_LINES, unified_diff
-from housekeeping_pipelines.watched_documents.review import looks_like, suspicion
+from housekeeping_pipelines.watched_documents.review import looks_like, reject_reason
 
 HANDBOOK = "\n\n".join(f"Rule {n}: whoever leaves last closes door {n} and writes it into the book." for n in range(40))
 
@@ -29,9 +29,9 @@ HANDBOOK = "\n\n".join(f"Rule {n}: whoever leaves last closes door {n} and write
 )
 def test_a_page_that_says_nothing_of_its_own(text: str, notice: str) -> None:
     assert looks_like(text) == notice
-    assert suspicion(text, HANDBOOK) == f"it looks like {notice}"
+    assert reject_reason(text, HANDBOOK) == f"it looks like {notice}"
     # On the first fetch there is nothing to compare with, and nothing that it may replace unseen.
-    assert suspicion(text, None) == f"it looks like {notice}"
+    assert reject_reason(text, None) == f"it looks like {notice}"
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,17 @@ def test_a_page_that_says_nothing_of_its_own(text: str, notice: str) -> None:
     ],
 )
 def test_a_text_that_is_one(text: str) -> None:
-    assert suspicion(text, None) is None
+    assert reject_reason(text, None) is None
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.29, True), (0.31, False), (1.0, False), (3.0, False), (0.0, True)])
 def test_less_than_thirty_percent_of_the_old_is_held(share: float, held: bool) -> None:
     old = "a" * 10_000
-    assert (suspicion("b" * round(len(old) * share), old) is not None) == held
+    assert (reject_reason("b" * round(len(old) * share), old) is not None) == held
 
 
 def test_white_space_does_not_make_a_text_longer() -> None:
-    assert suspicion("short" + " " * 10_000, "a" * 1_000) is not None
+    assert reject_reason("short" + " " * 10_000, "a" * 1_000) is not None
 
 
 def test_a_diff_shows_what_changed_and_what_is_beside_it() -> None:

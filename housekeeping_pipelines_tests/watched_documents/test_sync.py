@@ -14,7 +14,7 @@ from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
-from housekeeping_pipelines.watched_documents.administration import Watching
+from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import DAY, NEW, OLD, START, WEEK, World
@@ -43,7 +43,7 @@ def synced(world: World, *addresses: str, text: str = OLD) -> None:
 
 def review(world: World, address: str, decision: Any) -> str:
     with world.engine.begin() as connection:
-        watching = Watching.on(connection, HousekeepingConfig())
+        watching = WatchAdministration.on(connection, HousekeepingConfig())
         return watching.review(world.entry(address).id, decision, world.now)[1]
 
 

@@ -109,13 +109,13 @@ def _is_configured(settings: Settings) -> bool:
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
     """Watch a page that the demo serves, change it, and sync it; it is watched only while it is served."""
     from housekeeping_pipelines.demo.site import SampleSite
-    from housekeeping_pipelines.watched_documents.administration import Watching
+    from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 
     with SampleSite() as site:
         # Loopback addresses are not allowed otherwise.
         allowed = settings.model_copy(update={"fetch_allowed_hosts": settings.fetch_allowed_hosts | {site.host}})
         with database.engine.begin() as connection:
-            watching = Watching.on(connection, database.config)
+            watching = WatchAdministration.on(connection, database.config)
             workspace = connection.scalar(sa.text("SELECT slug FROM workspaces ORDER BY id LIMIT 1"))
             watched = watching.add(
                 site.reference,
@@ -128,7 +128,7 @@ def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
         site.opens = "eight"
         outcome = _sync(allowed, {"force": True})
         with database.engine.begin() as connection:
-            Watching.on(connection, database.config).remove(watched.id)
+            WatchAdministration.on(connection, database.config).remove(watched.id)
     return outcome
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from housekeeping_pipelines.settings import Settings
-    from housekeeping_pipelines.watched_documents.administration import Decision, Watching
+    from housekeeping_pipelines.watched_documents.administration import Decision, WatchAdministration
     from housekeeping_pipelines.watched_documents.queue import Entry
 
 app = typer.Typer(help="Documents that are fetched again when they are due.", no_args_is_help=True)
@@ -158,13 +158,13 @@ def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, 
 
 
 @contextmanager
-def _watching(settings: Settings) -> Iterator[Watching]:
+def _watching(settings: Settings) -> Iterator[WatchAdministration]:
     from housekeeping_pipelines.application.config import load_config
-    from housekeeping_pipelines.watched_documents.administration import Watching
+    from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 
     config = load_config(settings)
     with session.platform_connection(settings) as connection:
-        yield Watching.on(connection, config)
+        yield WatchAdministration.on(connection, config)
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from housekeeping_pipelines.resources.fetching.connecting import GuardedBackend
 from housekeeping_pipelines.resources.fetching.deadlines import CurrentDeadline, Deadline
 from housekeeping_pipelines.resources.fetching.errors import FetchFailed, FetchRefused
 from housekeeping_pipelines.resources.fetching.hosts import HostLimits
-from housekeeping_pipelines.resources.fetching.policy import HARMLESS_HEADERS, FetchPolicy, Response
+from housekeeping_pipelines.resources.fetching.policy import SAFE_CROSS_ORIGIN_HEADERS, FetchPolicy, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -120,7 +120,7 @@ class Fetcher:
             cookies.extract_cookies(answer)
             following = self._checked(_location(target, answer))
             if _origin(following) != _origin(target):
-                sent = {name: value for name, value in sent.items() if name in HARMLESS_HEADERS}
+                sent = {name: value for name, value in sent.items() if name in SAFE_CROSS_ORIGIN_HEADERS}
             target = following
         raise FetchRefused(f"{target.host} redirects more than {hops} times")
 

@@ -57,6 +57,6 @@ class Response:
 
 
 # What another host may see of the caller's headers; the rest may hold a secret.
-HARMLESS_HEADERS = frozenset(
+SAFE_CROSS_ORIGIN_HEADERS = frozenset(
     {"accept", "accept-encoding", "accept-language", "if-modified-since", "if-none-match", "user-agent"}
 )

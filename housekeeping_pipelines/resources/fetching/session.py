@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from housekeeping_pipelines.resources.fetching.errors import FetchFailed, FetchRefused
-from housekeeping_pipelines.resources.fetching.policy import HARMLESS_HEADERS
+from housekeeping_pipelines.resources.fetching.policy import SAFE_CROSS_ORIGIN_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class GuardedSession(requests.Session):
         """Take all that may be secret from a redirect to another origin; requests knows only of Authorization."""
         if _origin(prepared_request.url) != _origin(response.request.url):
             # Its cookies were chosen for where it goes.
-            kept = {*HARMLESS_HEADERS, "cookie", "content-type", "content-length"}
+            kept = {*SAFE_CROSS_ORIGIN_HEADERS, "cookie", "content-type", "content-length"}
             for name in [name for name in prepared_request.headers if name.lower() not in kept]:
                 del prepared_request.headers[name]
 

@@ -64,7 +64,7 @@ def of_another_space(what: str, anew: str) -> ConfigurationError:
     )
 
 
-def storable(chunk: Chunk, space: Space) -> Chunk:
+def sanitized(chunk: Chunk, space: Space) -> Chunk:
     """The chunk as every store can hold it.
 
     Raises:
@@ -72,15 +72,15 @@ def storable(chunk: Chunk, space: Space) -> Chunk:
     """
     check_vector(chunk.vector, space)
     check_ids(chunk.hash)
-    text, metadata = _mended(chunk.text), _mended(dict(chunk.metadata))
+    text, metadata = _replace_surrogates(chunk.text), _replace_surrogates(dict(chunk.metadata))
     return chunk if text == chunk.text and metadata == chunk.metadata else replace(chunk, text=text, metadata=metadata)
 
 
-def _mended(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_mended(name): _mended(each) for name, each in value.items()}
+        return {_replace_surrogates(name): _replace_surrogates(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_mended(each) for each in value]
+        return [_replace_surrogates(each) for each in value]
     return value

@@ -26,9 +26,9 @@ from housekeeping_pipelines.resources.vector_store.checking import (
     check_space,
     check_vector,
     of_another_space,
-    storable,
+    sanitized,
 )
-from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
+from housekeeping_pipelines.resources.vector_store.consistent_search import Candidate, consistent_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 VECTORS, GENERATIONS, SPACE = "document_vectors", "document_generations", "vector_space"
 
-_WRITTEN_AT_ONCE = 500
-_DELETED_AT_ONCE = 500
+_WRITE_BATCH_SIZE = 500
+_DELETE_BATCH_SIZE = 500
 # Longer than anybody reads in a version.
 KEPT_VERSIONS = timedelta(hours=1)
 
@@ -94,8 +94,8 @@ class LanceStore:
         def batches() -> Iterator[Any]:
             nonlocal count
             try:
-                while part := list(islice(rest, _WRITTEN_AT_ONCE)):
-                    rows = [self._row(document, generation, storable(chunk, self._space), now) for chunk in part]
+                while part := list(islice(rest, _WRITE_BATCH_SIZE)):
+                    rows = [self._row(document, generation, sanitized(chunk, self._space), now) for chunk in part]
                     yield pa.RecordBatch.from_pylist(rows, schema=schema)
                     count += len(part)
             except Exception as error:
@@ -161,7 +161,7 @@ class LanceStore:
         if not self._made():
             return 0
         ids = sorted(set(documents))
-        return sum(self._delete_all(ids[at : at + _DELETED_AT_ONCE]) for at in range(0, len(ids), _DELETED_AT_ONCE))
+        return sum(self._delete_all(ids[at : at + _DELETE_BATCH_SIZE]) for at in range(0, len(ids), _DELETE_BATCH_SIZE))
 
     def _delete_all(self, documents: list[str]) -> int:
         with self._explained(), self._alone():
@@ -253,7 +253,7 @@ class LanceStore:
                 for row in rows
             ]
 
-        return settled_search(find, self._pointers, limit)
+        return consistent_search(find, self._pointers, limit)
 
     def close(self) -> None:
         """See `VectorStore`; first what was deleted goes from the disk too."""

@@ -24,7 +24,7 @@ from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
-from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_space, check_vector, storable
+from housekeeping_pipelines.resources.vector_store.checking import check_ids, check_space, check_vector, sanitized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,9 +43,9 @@ COPY = (
 )
 COPY_START, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
-_STREAMED_AT_ONCE = 1000
+_STREAM_BATCH_SIZE = 1000
 # Each locks its documents one by one, and the server's table of locks holds some thousands.
-_DELETED_AT_ONCE = 500
+_DELETE_BATCH_SIZE = 500
 
 _CURRENT = """
     FROM housekeeping.document_generations g
@@ -115,7 +115,7 @@ class PgVectorStore:
             with driver.cursor() as cursor, cursor.copy(COPY) as copy:
                 copy.write(COPY_START)
                 for chunk in chunks:
-                    copy.write(self._row(document, generation, storable(chunk, self._space)))
+                    copy.write(self._row(document, generation, sanitized(chunk, self._space)))
                     count += 1
                 copy.write(COPY_END)
             return count
@@ -150,7 +150,7 @@ class PgVectorStore:
             return 0
         # In one order, so that two who delete wait for each other and not in a ring.
         ids = sorted(set(documents))
-        return sum(self._delete(ids[at : at + _DELETED_AT_ONCE]) for at in range(0, len(ids), _DELETED_AT_ONCE))
+        return sum(self._delete(ids[at : at + _DELETE_BATCH_SIZE]) for at in range(0, len(ids), _DELETE_BATCH_SIZE))
 
     def _delete(self, documents: list[str]) -> int:
         names = {"ids": documents}
@@ -200,7 +200,7 @@ class PgVectorStore:
             " GROUP BY document ORDER BY document"
         )
         with self._transaction() as connection:
-            rows = connection.execution_options(yield_per=_STREAMED_AT_ONCE).execute(statement)
+            rows = connection.execution_options(yield_per=_STREAM_BATCH_SIZE).execute(statement)
             for document, chunks, written_at in rows:
                 yield StoredDocument(document, chunks, written_at)
 

@@ -22,9 +22,9 @@ from housekeeping_pipelines.resources.vector_store.checking import (
     check_space,
     check_vector,
     of_another_space,
-    storable,
+    sanitized,
 )
-from housekeeping_pipelines.resources.vector_store.settling import Candidate, settled_search
+from housekeeping_pipelines.resources.vector_store.consistent_search import Candidate, consistent_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 COLLECTION = "housekeeping_documents"
 
-_WRITTEN_AT_ONCE = 256
-_READ_AT_ONCE = 1000
+_WRITE_BATCH_SIZE = 256
+_READ_BATCH_SIZE = 1000
 # How many chunks a generation has, in its last point.
 _TOTAL = "chunks"
 TIMEOUT_SECONDS = 60
@@ -91,11 +91,11 @@ class QdrantStore:
                 raise ValueError(f"{generation} is current of {document}")
             with self._explained():
                 self._client.delete(self._collection, points_selector=self._of(document, generation), wait=True)
-        part = list(islice(rest, _WRITTEN_AT_ONCE))
+        part = list(islice(rest, _WRITE_BATCH_SIZE))
         while part:
-            following = list(islice(rest, _WRITTEN_AT_ONCE))
+            following = list(islice(rest, _WRITE_BATCH_SIZE))
             count += len(part)
-            points = [self._stored(document, generation, storable(chunk, self._space), now) for chunk in part]
+            points = [self._stored(document, generation, sanitized(chunk, self._space), now) for chunk in part]
             if not following:
                 points[-1].payload[_TOTAL] = count
             with self._explained():
@@ -237,7 +237,7 @@ class QdrantStore:
                 for p in points
             ]
 
-        return settled_search(find, self._pointers, limit)
+        return consistent_search(find, self._pointers, limit)
 
     def close(self) -> None:
         """See `VectorStore`."""
@@ -257,7 +257,7 @@ class QdrantStore:
         while True:
             with self._explained():
                 points, offset = self._client.scroll(
-                    collection, scroll_filter=wanted, limit=_READ_AT_ONCE, offset=offset, with_payload=fields,
+                    collection, scroll_filter=wanted, limit=_READ_BATCH_SIZE, offset=offset, with_payload=fields,
                     with_vectors=vectors,
                 )  # fmt: skip
             yield from points

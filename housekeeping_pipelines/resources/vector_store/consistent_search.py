@@ -24,7 +24,7 @@ class Candidate:
     generation: str
 
 
-def settled_search(
+def consistent_search(
     find: Callable[[int], list[Candidate]], pointers: Callable[[set[str]], dict[str, str]], limit: int
 ) -> list[Hit]:
     """The nearest chunks of current generations.

@@ -15,6 +15,6 @@ from __future__ import annotations
 from housekeeping_pipelines.resources.fetching.errors import FetchError, FetchFailed, FetchRefused
 from housekeeping_pipelines.resources.fetching.fetcher import Fetcher
 from housekeeping_pipelines.resources.fetching.policy import FetchPolicy, Response
-from housekeeping_pipelines.resources.fetching.waiting import retry_after
+from housekeeping_pipelines.resources.retry_after import retry_after
 
 __all__ = ["FetchError", "FetchFailed", "FetchPolicy", "FetchRefused", "Fetcher", "Response", "retry_after"]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -18,9 +16,11 @@ from storage3.exceptions import StorageApiError
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, StorageRefused
+from housekeeping_pipelines.resources.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
 # Everything that a call of the client may raise because of an answer, or for lack of one.
 STORAGE_ERRORS = (StorageApiError, httpx.HTTPError, httpx.InvalidURL, ValidationError, ValueError, TypeError, KeyError)
@@ -62,14 +62,8 @@ def retry_after_seconds(error: Exception, now: datetime) -> float | None:
     """The delay that the answer asks for (RFC 9110, 10.2.3: seconds or a date); None if it asks for none."""
     for cause in _chain(error):
         if isinstance(cause, httpx.HTTPStatusError):
-            text = cause.response.headers.get("retry-after", "").strip()
-            if text.isdecimal():
-                return float(text)
-            try:
-                date = parsedate_to_datetime(text)
-            except ValueError:
-                return None
-            return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())
+            wait = parse_retry_after(cause.response.headers.get("retry-after", "").strip(), now)
+            return None if wait is None else wait.total_seconds()
     return None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Nobody means more, and a date of next century is a mistake.
+# No server means more, and a date of next century is a mistake.
 LONGEST = timedelta(days=7)
 
 # Below it a reset counts seconds from now, as the draft of RateLimit headers has it; above it, since 1970.
@@ -17,7 +17,7 @@ _EPOCH_FROM = 10**9
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """How long to wait, 0 to 7 days: by Retry-After (seconds or a date), or by the reset of a rate limit used up.
+    """How long to wait, 0 to 7 days: by Retry-After, or by the reset of a rate limit that is used up.
 
     GitHub says X-RateLimit-Remaining and X-RateLimit-Reset, GitLab RateLimit-Remaining and RateLimit-Reset.
 
@@ -25,7 +25,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
         None if the headers do not say it.
     """
     lower = {name.lower(): value.strip() for name, value in headers.items()}
-    if (value := lower.get("retry-after")) is not None and (wait := _wait(value, now)) is not None:
+    if (value := lower.get("retry-after")) is not None and (wait := parse_retry_after(value, now)) is not None:
         return wait
     for prefix in ("x-ratelimit", "ratelimit"):
         reset = _number(lower.get(f"{prefix}-reset", ""))
@@ -34,7 +34,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     return None
 
 
-def _wait(value: str, now: datetime) -> timedelta | None:
+def parse_retry_after(value: str, now: datetime) -> timedelta | None:
+    """What a Retry-After header asks to wait, 0 to 7 days (RFC 9110, 10.2.3: seconds or a date); None: neither."""
     if (seconds := _number(value)) is not None:
         return _clamped(seconds)
     try:

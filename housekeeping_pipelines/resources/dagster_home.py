@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dotenv.parser import parse_stream
 
 import housekeeping_pipelines
+from housekeeping_pipelines.atomic_files import replace_file, replace_with_link
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from housekeeping_pipelines.settings import Settings
 
 _CONFIGURATION = "dagster.yaml"
@@ -50,11 +46,9 @@ def dagster_home(settings: Settings, package: Path | None = None) -> Path:
         if not _is_ours(file):
             return home
         if not carried.exists():
-            with _replacing(file) as draft:
-                draft.symlink_to(beside)
+            replace_with_link(file, beside)
         elif not file.exists() or file.read_bytes() != _signed(carried.read_bytes()):
-            with _replacing(file) as draft:
-                draft.write_bytes(_signed(carried.read_bytes()))
+            replace_file(file, _signed(carried.read_bytes()))
     except OSError as error:
         raise _unwritable(error, home) from error
     return home
@@ -93,8 +87,7 @@ def write_env_file(directory: Path, home: Path) -> Path:
         else:
             gap = "" if before.endswith(("\n", "\r", "\ufeff")) or not before else "\n"
             after = f"{before}{gap}{line}\n"
-        with _replacing(file) as draft:
-            draft.write_bytes(after.encode(errors="surrogateescape"))
+        replace_file(file, after.encode(errors="surrogateescape"))
     except OSError as error:
         raise _unwritable(error, file) from error
     return home.absolute()
@@ -110,19 +103,6 @@ def _is_ours(file: Path) -> bool:
         return True
     content = file.read_bytes()
     return not file.is_symlink() and content == _signed(content.partition(b"\n")[2])
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """A path to write to, which then replaces `file` atomically, with its mode and owner."""
-    with TemporaryDirectory(dir=file.parent, prefix=".new-") as folder:
-        draft = Path(folder, file.name)
-        yield draft
-        if file.exists() and not draft.is_symlink():
-            draft.chmod(file.stat().st_mode & 0o777)
-            if os.geteuid() == 0:
-                os.chown(draft, file.stat().st_uid, file.stat().st_gid)
-        draft.replace(file)
 
 
 def _unwritable(error: OSError, place: Path) -> ConfigurationError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from housekeeping_pipelines.atomic_files import drafted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,22 +55,11 @@ class Texts:
             # It is about to be replaced by one that can be read.
             document = {}
         content = json.dumps({**document, **about, "pageContent": text}, ensure_ascii=False, indent=4).encode()
-        # The same name every time: what a killed run leaves is written over.
-        draft = path.with_name(f".{path.name[:200]}.part")
-        try:
+        with ExitStack() as stack:
             with _explained(docpath):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                draft.unlink(missing_ok=True)
-                with draft.open("xb") as stream:
-                    if path.exists():
-                        os.fchmod(stream.fileno(), path.stat().st_mode & 0o777)
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            yield lambda: _replace(draft, path, docpath)
-        finally:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
+                put_in_place = stack.enter_context(drafted(path, content, draft=f".{path.name[:200]}.part"))
+            yield lambda: _put_in_place(put_in_place, docpath)
 
     def check_path(self, docpath: str) -> None:
         """
@@ -103,9 +94,9 @@ def documents_folder(settings: Settings) -> Texts:
     return Texts(settings.documents_path or settings.housekeeping_home / "documents")
 
 
-def _replace(draft: Path, path: Path, docpath: str) -> None:
+def _put_in_place(put_in_place: Callable[[], None], docpath: str) -> None:
     with _explained(docpath):
-        draft.replace(path)
+        put_in_place()
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-import secrets
 import stat
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from housekeeping_pipelines.atomic_files import replace_file
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage import (
     ObjectExists,
@@ -188,18 +188,7 @@ class LocalFolder:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
                     raise StorageRefused(f"cannot write {shown(name)}: something there is not a file")
-            draft = f".housekeeping-upload-{secrets.token_hex(8)}"
-            file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-            try:
-                with os.fdopen(file, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.rename(draft, leaf, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(draft, dir_fd=folder)
-                raise
+            replace_file(leaf, content, folder=folder, keep_mode=False)
 
     def download(self, name: str) -> bytes:
         """A file's content."""

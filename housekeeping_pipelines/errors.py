@@ -3,7 +3,6 @@
     HousekeepingError           1  something failed
     ├── ConfigurationError      2  a setting, an option, a file or a mapping is wrong; nothing was started
     ├── Refused                 3  a guard stopped the run before it deleted anything
-    ├── PartialFailure          1  some items failed; the rest is done
     └── Unavailable             1  a component does not answer
 
 An error's text is one line that says what is wrong; `hint` is one line that says what to do.
@@ -44,10 +43,6 @@ class Refused(HousekeepingError):
     """A guard stopped the run before it deleted anything."""
 
     exit_code = 3
-
-
-class PartialFailure(HousekeepingError):
-    """Some items failed; the report names them."""
 
 
 class Unavailable(HousekeepingError):

@@ -39,7 +39,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -96,7 +96,7 @@ def by_copy(engine: sa.Engine, rows: Path) -> float:
 
     started = time.perf_counter()
     with engine.begin() as connection, rows.open("rb") as file:
-        driver = connection.connection.driver_connection
+        driver: Any = connection.connection.driver_connection
         with driver.cursor().copy(COPY) as copy:
             while block := file.read(BLOCK_BYTES):
                 copy.write(block)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 _STILL_DUE = (
-    "restored data still matches the policy that deleted it: put a hold on it (`housekeeping hold add`) or lengthen its"
-    " retention, or the next run deletes it again"
+    "restored data that still matches a policy is deleted again by its next run: put a hold on it"
+    " (`housekeeping hold add`) or lengthen its retention"
 )
 
 

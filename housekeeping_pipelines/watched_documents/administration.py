@@ -19,14 +19,17 @@ from housekeeping_pipelines.execution.database import probe
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.queue import Change, Queue, as_dict
+from housekeeping_pipelines.watched_documents.removal import stop_watching
 from housekeeping_pipelines.watched_documents.sources.references import parse_reference
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.settings import Settings
     from housekeeping_pipelines.watched_documents.queue import Entry
+    from housekeeping_pipelines.watched_documents.removal import Removal
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
 # Enough for a sensor to know that there is work.
@@ -111,30 +114,16 @@ class WatchAdministration:
         key = self.queue.insert(self.connection, found[0], now, interval)
         return Watched(str(key), len(found), created, False, interval)
 
-    def remove(self, id_: str) -> Entry:
-        """Watch no longer; the documents stay as they are.
+    def decide(self, entry: Entry, decision: Decision, now: datetime) -> str:
+        """End what waits for a person, by what does not end the watch; returns what becomes of the document.
 
         Raises:
-            ConfigurationError: there is no such place in the queue.
+            ConfigurationError: there is nothing to decide.
         """
-        entry = self._find(id_)
-        self.queue.remove(self.connection, entry)
-        return entry
-
-    def review(self, id_: str, decision: Decision, now: datetime) -> tuple[Entry, str]:
-        """End what waits for a person; returns the document and what becomes of it.
-
-        Raises:
-            ConfigurationError: there is no such place in the queue, or nothing to decide.
-        """
-        entry = self._find(id_)
         if entry.state == "active" and decision != "retry":
             raise ConfigurationError(f"{entry.name} needs no decision", hint="`housekeeping watch list` shows which do")
         known = entry.known
         held = known.held or {}
-        if decision == "accept" and entry.state in ("gone", "error"):
-            self.queue.remove(self.connection, entry)
-            return entry, "it is watched no longer; the document stays as it is"
         due, said = now, "it is fetched again by the next sync"
         if decision == "accept":
             known = replace(known, accepted_hash=held.get("hash"), rejected_hash=None)
@@ -148,9 +137,14 @@ class WatchAdministration:
         change = Change("active", due, 0, "exited", {}, known)
         self.queue.reschedule(self.connection, [(entry, change)])
         self.queue.save_known(self.connection, [(entry, known)])
-        return entry, said
+        return said
 
-    def _find(self, id_: str) -> Entry:
+    def find(self, id_: str) -> Entry:
+        """The watched document of this id, locked for the transaction.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
         entry = self.queue.find(self.connection, id_)
         if entry is None:
             raise ConfigurationError(
@@ -218,3 +212,44 @@ class WatchAdministration:
                 hint="add the document in the application, and watch it then",
             ) from None
         return filename
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What a review did: the document as it was, and what becomes of it.
+
+    Attributes:
+        run_id: of the run to undo, where the watch was ended and its place is in the trash.
+    """
+
+    entry: Entry
+    message: str
+    run_id: str | None = None
+
+
+def remove(runner: TaskRunner, config: HousekeepingConfig, id_: str) -> Removal:
+    """Watch a document no longer; see `stop_watching`.
+
+    Raises:
+        ConfigurationError: there is no watched document of this id.
+        HousekeepingError: as `stop_watching`.
+    """
+    with runner.engine.begin() as connection:
+        entry = WatchAdministration.on(connection, config).find(id_)
+    return stop_watching(runner, config, entry)
+
+
+def review(runner: TaskRunner, config: HousekeepingConfig, id_: str, decision: Decision) -> Reviewed:
+    """End what waits for a person.
+
+    Raises:
+        ConfigurationError: there is no watched document of this id, or nothing to decide.
+        HousekeepingError: as `stop_watching`, where the decision ends the watch.
+    """
+    with runner.engine.begin() as connection:
+        administration = WatchAdministration.on(connection, config)
+        entry = administration.find(id_)
+        if decision != "accept" or entry.state not in ("gone", "error"):
+            return Reviewed(entry, administration.decide(entry, decision, runner.clock()))
+    removal = stop_watching(runner, config, entry, only_as_read=True)
+    return Reviewed(entry, "it is watched no longer; the document stays as it is", removal.run_id)

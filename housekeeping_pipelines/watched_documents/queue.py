@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
+from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.watched_documents.tables import watched_documents
 
 if TYPE_CHECKING:
@@ -165,8 +167,17 @@ class Queue:
         return connection.scalar(sa.insert(q.live.selectable).values(given).returning(q["id"]))
 
     def delete_unknown(self, connection: sa.Connection) -> None:
-        """Drop what is known of queues that are no more."""
-        there = sa.select(sa.cast(self.queues["id"], sa.Text))
+        """Drop what is known of places that are neither in the queue nor in the trash, from where undo brings them."""
+        q = self.queues
+        # Keeps the trash's tables from being dropped meanwhile.
+        connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
+        tables = [q.live.selectable]
+        for mirror in find_mirrors(connection):
+            of_queue = (mirror.source_schema, mirror.source_table) == (q.live.schema, q.live.name)
+            if of_queue and q["id"].name in mirror.selectable.c:
+                tables.append(mirror.selectable)
+        # One statement and so one snapshot: no place is between the queue and the trash.
+        there = sa.union_all(*(sa.select(sa.cast(table.c[q["id"].name], sa.Text)) for table in tables))
         connection.execute(sa.delete(watched_state).where(watched_state.c.queue.not_in(there)))
 
     def due(self, connection: sa.Connection, now: datetime, *, force: bool, limit: int | None) -> list[Any]:
@@ -257,19 +268,24 @@ class Queue:
         rows = [{"queue": entry.id} | {name: getattr(each, name) for name in Known.__slots__} for entry, each in known]
         connection.execute(statement.on_conflict_do_update(index_elements=["queue"], set_=columns), rows)
 
-    def remove(self, connection: sa.Connection, entry: Entry) -> None:
-        """Watch no longer: the place in the queue goes with its runs, and the copies' mark; the documents stay."""
-        connection.execute(sa.delete(self.runs.live.selectable).where(self.runs["queue_id"] == entry.key))
-        connection.execute(sa.delete(self.queues.live.selectable).where(self.queues["id"] == entry.key))
-        connection.execute(sa.delete(watched_state).where(watched_state.c.queue == entry.id))
-        self.set_watched(connection, entry.filename, watched=False)
-
     def set_watched(self, connection: sa.Connection, filename: str, *, watched: bool) -> None:
         """Mark a document and its copies as watched, or not."""
         d = self.documents
         connection.execute(
             sa.update(d.live.selectable).where(d["filename"] == filename).values({d["watched"].name: watched})
         )
+
+    def unwatch(self, connection: sa.Connection, filename: str) -> list[Any]:
+        """Take the mark from a document and its copies; returns the keys of those that had it."""
+        d = self.documents
+        marked = sa.update(d.live.selectable).where(d["filename"] == filename, d["watched"])
+        return list(connection.scalars(marked.values({d["watched"].name: False}).returning(d["id"])))
+
+    def watch_again(self, connection: sa.Connection, documents: Sequence[Any]) -> None:
+        """Mark documents as watched by their keys."""
+        d = self.documents
+        marked = sa.update(d.live.selectable).where(d["id"].in_(documents))
+        connection.execute(marked.values({d["watched"].name: True}))
 
     def _merge_metadata(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]]) -> None:
         """Add to the copies' metadata as it is now: the application may have changed it since it was read."""

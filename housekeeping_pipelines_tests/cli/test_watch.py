@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,9 +74,32 @@ def test_a_page_is_watched_from_its_first_text_to_its_last(
     assert (item["state"], item["next_sync_at"], item["every_hours"]) == ("held", None, 24.0)
     assert "+Please log in to continue." in item["diff"]
     assert here.json("watch", "review", "1", "--reject")["was"] == "held"
-    assert here.json("watch", "remove", "1") == {"removed": "1", "documents": 1}
+    before = here.json("watch", "list")
+    removed = here.json("watch", "remove", "1")
+    run_id = removed["run_id"]
+    assert removed == {"removed": "1", "documents": 1, "run_id": run_id}
     assert here.run("watch", "list").stdout.startswith("Nothing is watched.")
     assert column(engine, "SELECT watched FROM documents") == [False]
+
+    (trashed,) = here.json("trash", "list")["runs"]
+    assert (trashed["run_id"], trashed["task"]) == (run_id, "remove_watched_document")
+    undone = here.json("undo", run_id)
+    assert (undone["restored"]["document_sync_queues"], undone["conflicts"]) == (1, [])
+    assert column(engine, "SELECT watched FROM documents") == [True]
+    assert here.json("watch", "list") == before
+    told = here.run("watch", "remove", "1", LOG_LEVEL="ERROR")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[0] == f"{reference} is watched no longer."
+    assert re.fullmatch(r"undo \S+ undo [0-9a-f]{8}", told.stdout.splitlines()[1])
+
+
+def test_a_pause_stops_a_removal_too(engine: sa.Engine, here: Installation, web: WebServer) -> None:
+    here.json("watch", "add", f"link://{web.url}/handbook", "--workspace", "ops")
+    here.json("pause")
+    refused = here.run("watch", "remove", "1")
+    assert (refused.returncode, "paused" in refused.stderr) == (3, True)
+    assert column(engine, "SELECT watched FROM documents") == [True]
+    assert here.json("watch", "remove", "1")["error"]["type"] == "Refused"
 
 
 def test_orphaned_vectors_are_named_and_then_deleted(engine: sa.Engine, here: Installation, web: WebServer) -> None:

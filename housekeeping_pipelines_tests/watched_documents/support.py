@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 
@@ -14,9 +14,11 @@ from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.execution.runner import TaskRunner
+from housekeeping_pipelines.maintenance import trash
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
+from housekeeping_pipelines.watched_documents import administration
 from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Unchanged
 from housekeeping_pipelines.watched_documents.sync import Options, sync_documents
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.resources.embedder import Embedder
     from housekeeping_pipelines.resources.vector_store import Space, Vector, VectorStore
     from housekeeping_pipelines.watched_documents.queue import Entry
+    from housekeeping_pipelines.watched_documents.removal import Removal
+    from housekeeping_pipelines.watched_documents.report import SyncReport
     from housekeeping_pipelines.watched_documents.sources import Outcome
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
@@ -103,6 +108,10 @@ class OneStore:
         return PgVectorStore(make_engine(self.engine.url, pooled=8), self.embedder.space)
 
 
+def _no_store(name: str) -> Store:
+    raise AssertionError(f"nothing is in the store {name}")
+
+
 @dataclass
 class World:
     """One platform, and the parts of a sync over it."""
@@ -148,7 +157,9 @@ class World:
             path.write_text(json.dumps({"pageContent": text, "published": "long ago", "author": "A. Writer"}))
         return doc_id
 
-    def sync(self, *, run_id: str = "run", dry_run: bool = False, **options: Any) -> Report:
+    def sync(self, *, run_id: str = "run", dry_run: bool = False, **options: Any) -> SyncReport:
+        """A sync and its report; of one that was skipped or could not start, only the fields of every report."""
+
         def body(run: Run) -> Report:
             return sync_documents(
                 run,
@@ -160,7 +171,24 @@ class World:
                 jitter=lambda: self.jitter,
             )
 
-        return self.runner.run("sync_watched_documents", run_id, body, dry_run=dry_run)
+        return cast("SyncReport", self.runner.run("sync_watched_documents", run_id, body, dry_run=dry_run))
+
+    def remove(self, address: str) -> Removal:
+        """End the watch of a document."""
+        return administration.remove(self.runner, HousekeepingConfig(), self.entry(address).id)
+
+    def undo(self, run_id: str) -> Report:
+        """Bring back what a run deleted; none of it is a file."""
+        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, _no_store))
+
+    def purge(self) -> Report:
+        """Empty the trash."""
+        later = replace(self.runner, clock=lambda: self.now + 365 * DAY)
+        return later.run(
+            "purge_trash",
+            "purge",
+            lambda run: trash.purge_trash(run, store_of=_no_store, retention_days=0, run_id=None),
+        )
 
     def entries(self) -> dict[str, Entry]:
         """What is watched, by the address of its reference."""
@@ -180,7 +208,8 @@ class World:
             docpath = connection.scalar(
                 sa.select(tables.documents.c.docpath).where(tables.documents.c.doc_id == doc_id)
             )
-        return json.loads((self.folder / str(docpath)).read_text())
+        document: dict[str, Any] = json.loads((self.folder / str(docpath)).read_text())
+        return document
 
     def runs(self, address: str) -> list[tuple[str, dict[str, Any]]]:
         runs = tables.document_sync_runs

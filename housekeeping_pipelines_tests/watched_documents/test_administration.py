@@ -10,7 +10,7 @@ import pytest
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.watched_documents.administration import WatchAdministration
+from housekeeping_pipelines.watched_documents.administration import WatchAdministration, remove
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import OLD, WEEK, World
 
@@ -59,8 +59,7 @@ def test_every_copy_of_a_document_is_watched_with_it(world: World) -> None:
     assert (watched.created, watched.documents) == (False, 3)
     assert column(world.engine, "SELECT watched FROM documents") == [True] * 3
     assert column(world.engine, "SELECT count(*) FROM document_sync_queues") == [1]
-    with watching(world) as queue:
-        queue.remove(watched.id)
+    remove(world.runner, HousekeepingConfig(), watched.id)
     assert column(world.engine, "SELECT watched FROM documents") == [False] * 3
     assert column(world.engine, "SELECT count(*) FROM document_sync_queues") == [0]
 
@@ -155,5 +154,5 @@ def test_a_reference_with_signs_of_sql_and_json_is_found_again(world: World) -> 
 @pytest.mark.parametrize("id_", ["99", "x", "1; DROP TABLE documents", "", "1e400", "-1"])
 def test_an_id_that_there_is_not(world: World, id_: str) -> None:
     add(world, workspace="one")
-    with watching(world) as queue, pytest.raises(ConfigurationError, match="there is no watched document"):
-        queue.remove(id_)
+    with pytest.raises(ConfigurationError, match="there is no watched document"):
+        remove(world.runner, HousekeepingConfig(), id_)

@@ -65,7 +65,7 @@ class Hub:
         return answer
 
     def _entries(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
-        entries = []
+        entries: list[dict[str, Any]] = []
         folders = {path.rpartition("/")[0] for path in files} - {""}
         for folder in sorted(folders):
             below = {

@@ -9,7 +9,7 @@ import dagster as dg
 
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.tasks.reporting import _tables, to_markdown
-from housekeeping_pipelines.watched_documents.report import Diff, SyncReport, Trouble
+from housekeeping_pipelines.watched_documents.report import Diff, FailingDocument, SyncReport
 
 REPORT = SyncReport(
     task="sync_watched_documents",
@@ -28,7 +28,9 @@ REPORT = SyncReport(
     failed=(FailedItem("link://down.example", "down.example answers 503"),),
     failed_count=1,
     in_error=(
-        Trouble("7", "link://down.example", "active", 1, "down.example answers 503", "2026-06-15T01:00:00+00:00"),
+        FailingDocument(
+            "7", "link://down.example", "active", 1, "down.example answers 503", "2026-06-15T01:00:00+00:00"
+        ),
     ),
     diffs=(Diff("link://a.example", "-nine\n+eight\n+```\n+<b>"),),
 )

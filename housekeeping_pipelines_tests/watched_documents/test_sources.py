@@ -148,9 +148,9 @@ def test_what_is_encrypted_for_a_collector_is_for_it_alone(web: WebServer, tmp_p
     with pytest.raises(ConfigurationError):
         sources.fetch(parse_reference(f"link://{web.url}/page?payload=AbC%3D"), None)
     sources.close()
-    reference = f"github://{web.url}/owner/name?payload=AbC%3D"
-    assert isinstance(fetch(opened(tmp_path, COLLECTOR_URL=web.url), reference), Content)
-    assert web.requests[-1].json()["options"] == {"chunkSource": reference}
+    encrypted = f"github://{web.url}/owner/name?payload=AbC%3D"
+    assert isinstance(fetch(opened(tmp_path, COLLECTOR_URL=web.url), encrypted), Content)
+    assert web.requests[-1].json()["options"] == {"chunkSource": encrypted}
 
 
 @pytest.mark.parametrize("scheme", ["gitea", "paperless-ngx", "file", "mailto"])

@@ -14,13 +14,15 @@ from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
-from housekeeping_pipelines.watched_documents.administration import WatchAdministration
+from housekeeping_pipelines.watched_documents import administration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.watched_documents.support import DAY, NEW, OLD, START, WEEK, World
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from housekeeping_pipelines.watched_documents.administration import Decision
 
 PAGE = "docs.example/page"
 HOUR = timedelta(hours=1)
@@ -41,10 +43,8 @@ def synced(world: World, *addresses: str, text: str = OLD) -> None:
     world.now += WEEK
 
 
-def review(world: World, address: str, decision: Any) -> str:
-    with world.engine.begin() as connection:
-        watching = WatchAdministration.on(connection, HousekeepingConfig())
-        return watching.review(world.entry(address).id, decision, world.now)[1]
+def review(world: World, address: str, decision: Decision) -> str:
+    return administration.review(world.runner, HousekeepingConfig(), world.entry(address).id, decision).message
 
 
 def test_what_changed_is_new_in_the_file_the_record_and_the_vectors_of_every_copy(world: World) -> None:
@@ -341,6 +341,10 @@ def test_accepting_that_it_is_gone_ends_the_watch_and_keeps_the_document(world: 
     assert world.entries() == {}
     assert column(world.engine, "SELECT watched FROM documents") == [False]
     assert world.found("opens at nine") == {"docs.example-page.json@1": OLD}
+    # What is known of it goes with its place: to the trash first, from where it comes back.
+    assert len(column(world.engine, "SELECT 1 FROM housekeeping.watched_documents")) == 1
+    world.purge()
+    world.sync()
     assert column(world.engine, "SELECT 1 FROM housekeeping.watched_documents") == []
 
 
@@ -499,6 +503,18 @@ def test_a_file_that_cannot_be_written_leaves_the_old_text_everywhere(world: Wor
     assert "cannot be written" in report.failed[0].reason
     assert json.loads(path.read_text())["pageContent"] == OLD
     assert world.found("opens at nine") == {"docs.example-page.json@1": OLD}
+
+
+def test_columns_of_the_platform_may_have_any_name(world: World) -> None:
+    synced(world)
+    for name in ("due", "failures", "synced", "of", "to", "whole", "entry_id", "new_state", "document_id"):
+        for table in ("documents", "document_sync_queues"):
+            if name != "document_id" or table == "documents":
+                sql(world.engine, f'ALTER TABLE {table} ADD "{name}" text')
+    world.source.by_address[PAGE] = NEW
+    assert world.sync().updated == 1
+    assert column(world.engine, "SELECT coalesce(due, failures, synced, entry_id) FROM document_sync_queues") == [None]
+    assert column(world.engine, "SELECT coalesce(whole, document_id) FROM documents") == [None]
 
 
 def test_metadata_may_be_a_text_column(world: World) -> None:

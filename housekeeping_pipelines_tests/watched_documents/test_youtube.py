@@ -189,7 +189,8 @@ def test_the_first_language_that_there_is(
 
 def test_disabled_transcripts_are_a_failure(tube: Tube, source: YouTubeSource) -> None:
     tube.put(VIDEO, en=HELLO)
-    for player in ({"captions": {}}, {"captions": {"playerCaptionsTracklistRenderer": {}}}):
+    players: list[dict[str, Any]] = [{"captions": {}}, {"captions": {"playerCaptionsTracklistRenderer": {}}}]
+    for player in players:
         tube.player = player
         assert ask(source) == Failed("the video has no transcript in de, en (YOUTUBE_LANGUAGES)")
 
@@ -247,7 +248,7 @@ def test_a_machine_that_is_blocked_comes_again_in_an_hour(
         assert outcome.retry_after is None
 
 
-NO_TRACK = {"captions": {"playerCaptionsTracklistRenderer": {"captionTracks": [{}]}}}
+NO_TRACK: dict[str, Any] = {"captions": {"playerCaptionsTracklistRenderer": {"captionTracks": [{}]}}}
 
 
 def test_a_page_that_asks_for_consent_is_given_it(tube: Tube, source: YouTubeSource) -> None:

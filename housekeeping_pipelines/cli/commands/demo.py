@@ -109,7 +109,7 @@ def _is_configured(settings: Settings) -> bool:
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
     """Watch a page that the demo serves, change it, and sync it; it is watched only while it is served."""
     from housekeeping_pipelines.demo.site import SampleSite
-    from housekeeping_pipelines.watched_documents.administration import WatchAdministration
+    from housekeeping_pipelines.watched_documents.administration import WatchAdministration, remove
 
     with SampleSite() as site:
         # Loopback addresses are not allowed otherwise.
@@ -127,8 +127,7 @@ def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
         _sync(allowed, {})
         site.opens = "eight"
         outcome = _sync(allowed, {"force": True})
-        with database.engine.begin() as connection:
-            WatchAdministration.on(connection, database.config).remove(watched.id)
+        remove(database.runner(), database.config, watched.id)
     return outcome
 
 

@@ -18,6 +18,8 @@ from housekeeping_pipelines.execution.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.settings import Settings
     from housekeeping_pipelines.watched_documents.administration import Decision, WatchAdministration
     from housekeeping_pipelines.watched_documents.queue import Entry
@@ -123,12 +125,17 @@ def add(
 @app.command()
 def remove(id_: Id, json_: Json = False) -> None:
     """Watch a document no longer; its text stays as it is."""
-    with _watching(session.start()) as watching:
-        entry = watching.remove(id_)
+    settings = session.start()
+    from housekeeping_pipelines.watched_documents import administration
+
+    with _runner(settings) as (runner, config):
+        removal = administration.remove(runner, config, id_)
     if json_:
-        output.as_json({"removed": entry.id, "documents": len(entry.copies)})
-    else:
-        output.echo(f"{output.escape(entry.name)} is watched no longer.")
+        documents = len(removal.entry.copies)
+        output.as_json({"removed": removal.entry.id, "documents": documents, "run_id": removal.run_id})
+        return
+    output.echo(f"{output.escape(removal.entry.name)} is watched no longer.")
+    _say_how_to_undo(removal.run_id)
 
 
 @app.command()
@@ -145,12 +152,19 @@ def review(
     given: list[Decision] = [name for name, on in _decisions(accept, reject, retry) if on]
     if len(given) != 1:
         raise ConfigurationError("a review is one of --accept, --reject and --retry", hint="give exactly one of them")
-    with _watching(session.start()) as watching:
-        entry, said = watching.review(id_, given[0], utc_now())
+    settings = session.start()
+    from housekeeping_pipelines.watched_documents import administration
+
+    with _runner(settings) as (runner, config):
+        reviewed = administration.review(runner, config, id_, given[0])
+    entry = reviewed.entry
     if json_:
-        output.as_json({"id": entry.id, "was": entry.state, "decision": given[0], "message": said})
-    else:
-        output.echo(f"{output.escape(entry.name)}: {said}.")
+        document = {"id": entry.id, "was": entry.state, "decision": given[0], "message": reviewed.message}
+        output.as_json(document | {"run_id": reviewed.run_id})
+        return
+    output.echo(f"{output.escape(entry.name)}: {reviewed.message}.")
+    if reviewed.run_id is not None:
+        _say_how_to_undo(reviewed.run_id)
 
 
 def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, bool]]:
@@ -165,6 +179,22 @@ def _watching(settings: Settings) -> Iterator[WatchAdministration]:
     config = load_config(settings)
     with session.platform_connection(settings) as connection:
         yield WatchAdministration.on(connection, config)
+
+
+@contextmanager
+def _runner(settings: Settings) -> Iterator[tuple[TaskRunner, HousekeepingConfig]]:
+    from housekeeping_pipelines.execution.database import Database
+
+    database = Database(settings)
+    yield database.runner(), database.config
+    database.close()
+
+
+def _say_how_to_undo(run_id: str | None) -> None:
+    if run_id is None:
+        output.echo("[yellow]![/] its place in the queue is gone for good: TRASH_RETENTION_DAYS is 0")
+    else:
+        output.echo(f"[dim]undo[/] {output.command()} undo {run_id[:8]}")
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

@@ -98,6 +98,14 @@ def test_a_page_that_does_not_say_when_it_was_changed_is_content_every_time(
     assert isinstance(ask(source, wiki.web.url, "?pageId=12", outcome.state), Content)
 
 
+@pytest.mark.parametrize("parameter", ["space", "spaceId"])
+def test_a_space_is_named_by_either_parameter(parameter: str, wiki: Wiki, source: DrupalWikiSource) -> None:
+    wiki.put(1, "Title", "<p>Text.</p>", 1000)
+    outcome = ask(source, wiki.web.url, f"?{parameter}=7")
+    assert isinstance(outcome, Content)
+    assert outcome.text == "# Title\n\nText."
+
+
 def test_a_space_is_all_of_its_pages_in_the_order_of_their_ids(wiki: Wiki, source: DrupalWikiSource) -> None:
     """Several lists are asked for, and only those while nothing changed."""
     wiki.most = 5

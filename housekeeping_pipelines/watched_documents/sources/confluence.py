@@ -61,15 +61,15 @@ class ConfluenceSource:
         import requests
         from atlassian.errors import ApiError
 
-        named = _named(reference)
-        if not reference.site or named is None:
+        subject = named(reference)
+        if not reference.site or subject is None:
             return Failed(f"{reference.host or 'the reference'}: its path names no page and no space of a Confluence")
         traffic = Traffic()
         client = self._client(reference, traffic)
         try:
-            if named.page or named.title:
-                return self._page(client, named, previous, traffic)
-            return self._space(client, named.space, previous, traffic)
+            if subject.page or subject.title:
+                return self._page(client, subject, previous, traffic)
+            return self._space(client, subject.space, previous, traffic)
         except (ApiError, requests.RequestException, FetchError, *UNREADABLE) as error:
             names = "CONFLUENCE_URL, CONFLUENCE_USERNAME and CONFLUENCE_TOKEN"
             return outcome_of(error, traffic, reference.host, names, self._clock)
@@ -97,14 +97,14 @@ class ConfluenceSource:
             **credentials,
         )
 
-    def _page(self, client: Any, named: _Named, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
-        if named.page:
-            found = _document(client.get(f"rest/api/content/{named.page}", params={"expand": "version"}))
+    def _page(self, client: Any, subject: Named, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
+        if subject.page:
+            found = _document(client.get(f"rest/api/content/{subject.page}", params={"expand": "version"}))
         else:
-            wanted = {"spaceKey": named.space, "title": named.title, "type": "page", "expand": "version"}
+            wanted = {"spaceKey": subject.space, "title": subject.title, "type": "page", "expand": "version"}
             results = _document(client.get("rest/api/content", params=wanted))["results"]
             if not results:
-                return Gone(f"the space {named.space} has no page of that title, or none that may be read")
+                return Gone(f"the space {subject.space} has no page of that title, or none that may be read")
             found = results[0]
         if found.get("status", "current") != "current":
             return Gone(f"the page is {found['status']}")
@@ -161,7 +161,7 @@ def _text(page: Mapping[str, Any]) -> tuple[str, str]:
     return (f"# {title}\n\n{body}" if body else ""), title
 
 
-class _Named(NamedTuple):
+class Named(NamedTuple):
     """A page by its id, or by its title in a space; or a whole space."""
 
     page: str = ""
@@ -169,17 +169,18 @@ class _Named(NamedTuple):
     title: str = ""
 
 
-def _named(reference: Reference) -> _Named | None:
+def named(reference: Reference) -> Named | None:
+    """What a reference names; a page within a space is that page."""
     given = reference.parameters
     page = given.get("pageId", "")
     if match := re.search(r"/pages/([0-9]+)(?:/|$)", reference.path):
         page = match[1]
     if page:
-        return _Named(page) if page.isascii() and page.isdigit() else None
+        return Named(page) if page.isascii() and page.isdigit() else None
     if match := re.search(r"/display/([^/]+)/([^/]+)/?$", reference.path):
-        return _Named("", unquote(match[1]), unquote_plus(match[2]))
+        return Named("", unquote(match[1]), unquote_plus(match[2]))
     space = given.get("space") or given.get("spaceKey") or given.get("key") or ""
     if match := re.search(r"/(?:spaces|display)/([^/]+?)(?:/overview|/pages)?/?$", reference.path):
         # Such as viewspace.action, whose key is in the query.
         space = space if match[1].endswith(".action") else unquote(match[1])
-    return _Named("", space) if space else None
+    return Named("", space) if space else None

@@ -1,6 +1,6 @@
 """Pages and whole spaces of a Drupal Wiki, by its REST interface.
 
-drupalwiki://https://wiki.example.com?spaceId=12
+drupalwiki://https://wiki.example.com?space=12 (or spaceId=12)
 drupalwiki://https://wiki.example.com?pageId=345
 drupalwiki://https://wiki.example.com/node/345
 """
@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from housekeeping_pipelines.clock import utc_now
@@ -69,17 +69,15 @@ class DrupalWikiSource:
         """As of any `Source`."""
         if not self._base_url or origin(reference.site) != origin(self._base_url):
             return Failed(f"{reference.host or 'the reference'} is not the wiki of the settings; set DRUPALWIKI_URL")
-        node = _NODE.search(reference.path)
-        page = reference.parameters.get("pageId") or (node[1] if node else "")
-        space = reference.parameters.get("spaceId", "")
+        subject = named(reference)
+        if subject is None:
+            return Failed("the reference names no page and no space: add ?pageId= or ?space= and a number")
         try:
-            if page.isascii() and page.isdigit():
-                return self._page(int(page), previous or {})
-            if not page and space.isascii() and space.isdigit():
-                return self._space(int(space), previous or {})
+            if subject.kind == "page":
+                return self._page(subject.number, previous or {})
+            return self._space(subject.number, previous or {})
         except _Stop as stop:
             return stop.outcome
-        return Failed("the reference names no page and no space: add ?pageId= or ?spaceId= and a number")
 
     def _page(self, number: int, previous: Mapping[str, Any]) -> Outcome:
         page, size = self._ask(f"page/{number}")
@@ -128,13 +126,13 @@ class DrupalWikiSource:
                     raise _Stop(Failed(_unlike(self._base_url)))
                 found[page["id"]] = page
             at += 1
+            if len(found) > MAX_PAGES:
+                raise _Stop(Failed(f"the space has more than {MAX_PAGES:,} pages; watch some of them by ?pageId="))
             total = answer.get("totalPages")
             if answer.get("last") is True or not content or (isinstance(total, int) and at >= total):
                 return found, size
             if len(found) == before:
                 raise _Stop(Failed("the wiki lists the same pages again and again"))
-            if len(found) > MAX_PAGES:
-                raise _Stop(Failed(f"the space has more than {MAX_PAGES:,} pages; watch some of them by ?pageId="))
 
     def _ask(self, path: str, **parameters: int) -> tuple[Mapping[str, Any], int]:
         host = urlsplit(self._base_url).hostname
@@ -160,6 +158,24 @@ class DrupalWikiSource:
         if not isinstance(answer, dict):
             raise _Stop(Failed(_unlike(self._base_url)))
         return answer, response.transferred
+
+
+class Named(NamedTuple):
+    """A page, or a whole space."""
+
+    kind: Literal["page", "space"]
+    number: int
+
+
+def named(reference: Reference) -> Named | None:
+    """What a reference names; a page within a space is that page."""
+    given, node = reference.parameters, _NODE.search(reference.path)
+    page = given.get("pageId") or (node[1] if node else "")
+    space = given.get("space") or given.get("spaceId") or ""
+    found = page or space
+    if not (found.isascii() and found.isdigit()):
+        return None
+    return Named("page" if page else "space", int(found))
 
 
 def _text(page: Mapping[str, Any]) -> tuple[str, str]:

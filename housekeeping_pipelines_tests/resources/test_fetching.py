@@ -821,7 +821,7 @@ def test_a_failure_gives_its_turn_back(web: WebServer, make: Any) -> None:
     web.routes["/"] = Raw(lambda send: send(b"nonsense"))
     fetcher = make("127.0.0.1", per_host=1)
     for _ in range(3):
-        with pytest.raises(FetchFailed, match="as HTTP has it"):
+        with pytest.raises(FetchFailed, match="does not answer in valid HTTP"):
             fetcher.get(web.url)
 
 

@@ -1,13 +1,13 @@
-"""The one way that an address which somebody else wrote is ever connected to.
+"""Fetches addresses that users supply, with a guard against server-side request forgery (SSRF).
 
-Whoever may name a page to fetch could name the database, a router or the cloud's metadata instead. So a name is
-resolved once, when a connection is opened; every address that it has must be public, or be allowed; and what was
-checked is what is connected to, for redirects and for client libraries too. Proxies of the environment are not used:
-a proxy would resolve names itself.
+A user-supplied address could name the database, a router or the cloud's metadata service. A name is therefore resolved
+once, when a connection is opened; all of its addresses must be public or allowed; and the connection goes to the
+address that was checked, for redirects and for client libraries too. Proxies of the environment are not used: a proxy
+would resolve names itself.
 
     FetchError
-    ├── FetchRefused   it may not be fetched
-    └── FetchFailed    it could not be
+    ├── FetchRefused   the address may not be fetched
+    └── FetchFailed    the fetch did not succeed
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which addresses may be connected to.
 
-Public is what IANA's registries of special-purpose addresses call globally reachable. The standard library knows them
-as of its own release; what releases since 3.11.0 added, and what carries an IPv4 address, is looked at here.
+Public addresses are those that IANA's registries of special-purpose addresses call globally reachable. The standard
+library knows the registries as of its own release; this module adds what releases since 3.11.0 added, and IPv6
+addresses that carry an IPv4 address.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_V6 = tuple(ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "3fff::/20"))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
-# Where a cloud tells a machine its credentials. Amazon, Google, Azure, Alibaba, Oracle; and all link-local addresses.
+# Metadata services (Amazon, Google, Azure, Alibaba, Oracle), which hand out credentials, and all link-local addresses.
 _METADATA: tuple[Network, ...] = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -40,7 +41,7 @@ _METADATA: tuple[Network, ...] = tuple(
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody on the Internet could connect to it; an address that carries another one is that one."""
+    """Whether the address is reachable from the Internet; one that carries an IPv4 address counts as that address."""
     if isinstance(address, ipaddress.IPv4Address):
         special = address.is_multicast or address.is_reserved or address.is_link_local or address.is_loopback
         return address.is_global and not special and not any(address in network for network in _NOT_PUBLIC_V4)
@@ -52,7 +53,7 @@ def is_public(address: Address) -> bool:
 
 
 def is_metadata(address: Address) -> bool:
-    """Whether a name alone is no permission to connect to it."""
+    """Whether an operator must allow the address itself, and not only a name that resolves to it."""
     carried = _carried(address) if isinstance(address, ipaddress.IPv6Address) else None
     if carried is not None:
         return is_metadata(carried)
@@ -60,7 +61,7 @@ def is_metadata(address: Address) -> bool:
 
 
 def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets end at: of a mapped, a 6to4 or a NAT64 address."""
+    """The IPv4 address within a mapped, a 6to4 or a NAT64 address; None for any other."""
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour
@@ -70,7 +71,7 @@ class _Name(NamedTuple):
     name: str
     port: int | None
 
-    def fits(self, host: str, port: int) -> bool:
+    def matches(self, host: str, port: int) -> bool:
         if self.port not in (None, port):
             return False
         return host.endswith(self.name[1:]) if self.name.startswith("*.") else host == self.name
@@ -80,12 +81,12 @@ class _Range(NamedTuple):
     network: Network
     port: int | None
 
-    def fits(self, address: Address, port: int) -> bool:
+    def matches(self, address: Address, port: int) -> bool:
         return self.port in (None, port) and address.version == self.network.version and address in self.network
 
 
 class AllowedHosts:
-    """What an operator allows beyond public addresses, as `FetchPolicy.allowed_hosts` describes it."""
+    """The hosts that an operator allows beyond public addresses; see `FetchPolicy.allowed_hosts`."""
 
     def __init__(self, entries: frozenset[str]) -> None:
         """
@@ -102,16 +103,16 @@ class AllowedHosts:
                 self._ranges.append(parsed)
 
     def refusal(self, host: str, port: int, address: Address) -> str | None:
-        """Why an address that a host has may not be connected to; None if it may."""
+        """Why a connection to this address of a host is refused; None if it is allowed."""
         plain = address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
-        if any(each.fits(plain, port) or each.fits(address, port) for each in self._ranges):
+        if any(each.matches(plain, port) or each.matches(address, port) for each in self._ranges):
             return None
         if is_metadata(address):
             return f"is {address}, an address of this machine's own network or its cloud"
         if is_public(address):
             return None
         bare = host.lower().rstrip(".")
-        return None if any(each.fits(bare, port) for each in self._names) else f"is {address}, which is not public"
+        return None if any(each.matches(bare, port) for each in self._names) else f"is {address}, which is not public"
 
 
 def _parse(entry: str) -> _Name | _Range:
@@ -146,6 +147,6 @@ def _parse(entry: str) -> _Name | _Range:
 
 def _wrong(entry: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{entry!r} of FETCH_ALLOWED_HOSTS is no host, address or network",
-        hint="accepted: wiki.example.com, *.example.com, 10.0.0.5, wiki:8080, 10.0.0.0/8, by commas",
+        f"{entry!r} of FETCH_ALLOWED_HOSTS is not a host, an address or a network",
+        hint="accepted: wiki.example.com, *.example.com, 10.0.0.5, wiki:8080, 10.0.0.0/8, separated by commas",
     )

@@ -1,4 +1,4 @@
-"""Bodies, read and decompressed as far as a limit: a few kilobytes can be made to unpack to gigabytes."""
+"""Reads and decompresses bodies up to a limit: a few kilobytes can decompress to gigabytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from housekeeping_pipelines.resources.fetching.errors import FetchFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What is asked for, as these can be unpacked in bounded steps by the standard library.
+# The standard library can decompress these in bounded steps.
 ACCEPT_ENCODING = "gzip, deflate"
 
 _STEP = 64 * 1024
@@ -24,7 +24,7 @@ def read_body(host: str, chunks: Iterable[bytes], encoding: str, length: str, li
         length: the header Content-Length; empty if there is none.
 
     Raises:
-        FetchFailed: it is larger than the limit, or compressed in another way or wrongly.
+        FetchFailed: the body is larger than the limit, in an encoding that was not requested, or damaged.
     """
     if length.isdigit() and int(length) > limit:
         raise _too_large(host, limit)
@@ -41,16 +41,16 @@ def read_body(host: str, chunks: Iterable[bytes], encoding: str, length: str, li
         try:
             unpacker.unpack(chunk, body, limit)
         except zlib.error:
-            raise FetchFailed(f"the answer of {host} is compressed wrongly") from None
+            raise FetchFailed(f"the compressed answer of {host} is damaged") from None
         if len(body) > limit:
             raise _too_large(host, limit)
     if unpacker is not None and transferred and not unpacker.complete:
-        raise FetchFailed(f"the compressed answer of {host} breaks off")
+        raise FetchFailed(f"the compressed answer of {host} is incomplete")
     return bytes(body), transferred
 
 
 class _Unpacker:
-    """Streams of one or several parts, as gzip allows; what follows the last part is padding."""
+    """Decompresses a stream of one or several members, as gzip allows; bytes after the last member are padding."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -62,7 +62,7 @@ class _Unpacker:
         return bool(self._stream.eof)
 
     def unpack(self, data: bytes, body: bytearray, limit: int) -> None:
-        """Append what is in the data, and stop soon after the limit."""
+        """Append the decompressed data to the body, and stop soon after the limit."""
         while data and len(body) <= limit:
             if self._stream.eof:
                 if not self._gzip or data[:1] != b"\x1f":
@@ -86,7 +86,7 @@ def _unpacker(host: str, encoding: str) -> _Unpacker | None:
         return None
     if len(names) == 1 and names[0] in ("gzip", "x-gzip", "deflate"):
         return _Unpacker(gzip=names[0] != "deflate")
-    raise FetchFailed(f"the answer of {host} is compressed in a way that was not asked for: {encoding[:40]!r}")
+    raise FetchFailed(f"the answer of {host} is compressed in a way that was not requested: {encoding[:40]!r}")
 
 
 def _too_large(host: str, limit: int) -> FetchFailed:

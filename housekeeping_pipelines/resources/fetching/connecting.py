@@ -1,4 +1,4 @@
-"""Resolves, checks and connects, in this order and once; the only place that opens a connection."""
+"""Resolves a name once, checks its addresses and connects; no other module opens a connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Opens the connections of a pool, each to an address that was checked."""
+    """Opens the connections of a pool, each to a checked address."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """
         Raises:
-            FetchRefused: one of the addresses may not be connected to.
+            FetchRefused: one of the addresses is not allowed.
             FetchFailed: the name has no address, or none that answers in time.
         """
         deadline = self._current.get().within(self._connect_timeout_seconds)
@@ -58,7 +58,7 @@ class GuardedBackend(httpcore.NetworkBackend):
                 )
         problem = "does not answer"
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            # One address that swallows packets leaves time for the others.
+            # An address that drops packets must leave time for the others.
             seconds = deadline.remaining() / left
             if seconds <= 0:
                 break
@@ -70,12 +70,12 @@ class GuardedBackend(httpcore.NetworkBackend):
                 problem = _reason(error)
                 continue
             return _Stream(stream, self._current)
-        raise FetchFailed(f"{host}, port {port}, cannot be connected to: {problem}")
+        raise FetchFailed(f"{host}, port {port}, does not accept a connection: {problem}")
 
     def _addresses(self, host: str, port: int, deadline: Deadline) -> list[Address]:
-        """Those of a name, in the resolver's order, each once.
+        """The addresses of a name in the resolver's order, without duplicates.
 
-        The resolver has no time limit of its own that can be set, so it is waited for from beside.
+        The resolver has no timeout that can be set, so it runs in a thread of its own.
         """
         answers: queue.SimpleQueue[list[Address] | Exception] = queue.SimpleQueue()
 
@@ -103,7 +103,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection of which each step ends with the deadline, however slowly the other side drips."""
+    """A connection whose every read and write ends at the deadline, however slowly the server sends."""
 
     def __init__(self, stream: httpcore.NetworkStream, current: CurrentDeadline) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""One moment by which all parts of a fetch have to be over."""
+"""One deadline for all parts of a fetch."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Deadline:
         self._at = monotonic() + seconds
 
     def remaining(self) -> float:
-        """Seconds that are left; 0 if none are."""
+        """Seconds left, at least 0."""
         return max(0.0, self._at - self._monotonic())
 
     def within(self, seconds: float) -> Deadline:
-        """The earlier one of this and one in so many seconds."""
+        """The earlier of this deadline and one in that many seconds."""
         return Deadline(min(seconds, self.remaining()), self._monotonic)
 
 
 class CurrentDeadline(threading.local):
-    """The deadline of what this thread fetches: a connection is used by one fetch after the other."""
+    """The deadline of the fetch in this thread; a pooled connection serves several fetches, one after the other."""
 
     value: Deadline | None = None
 
     def get(self) -> Deadline:
         """
         Raises:
-            RuntimeError: this thread fetches nothing.
+            RuntimeError: no fetch is in progress in this thread.
         """
         if self.value is None:
             raise RuntimeError("a connection was used outside of a fetch")
@@ -43,7 +43,7 @@ class CurrentDeadline(threading.local):
 
     @contextmanager
     def set(self, deadline: Deadline) -> Iterator[None]:
-        """Let it hold in a `with` block."""
+        """Set the deadline for a `with` block."""
         before, self.value = self.value, deadline
         try:
             yield

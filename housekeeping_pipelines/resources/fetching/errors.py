@@ -1,4 +1,4 @@
-"""What can go wrong with fetching; a message names the host, never the whole address, which may hold a secret."""
+"""Errors of fetching. A message names the host, never the whole address, which may contain a secret."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class FetchError(HousekeepingError):
 
 
 class FetchRefused(FetchError):
-    """It may not be fetched: its address is not allowed, or is no address of a page."""
+    """The address is not allowed, or is not an address of the web."""
 
 
 class FetchFailed(FetchError):
-    """It could not be fetched: no answer, not in time, too much of it, or none that can be understood."""
+    """No answer, no complete answer in time, too large an answer, or one that is not valid HTTP."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?|[0-9a-f:.]+")
-# Shorter than servers keep an idle connection, so that none is used in the moment in which it is closed.
+# Shorter than the idle timeout of servers, so that no connection is reused while the server closes it.
 _KEEPALIVE_SECONDS = 2.0
 
 
@@ -47,14 +47,14 @@ class Fetcher:
             resolve: called as `socket.getaddrinfo` is, with a host, a port and `type=`.
 
         Raises:
-            ConfigurationError: `allowed_hosts` cannot be read.
+            ConfigurationError: an entry of `allowed_hosts` is not valid.
         """
         self.policy = policy or FetchPolicy()
         self._monotonic = monotonic
         self._current = CurrentDeadline()
         self._hosts = HostLimits(self.policy.per_host, self.policy.per_host_interval_seconds, monotonic)
         self._pool = httpcore.ConnectionPool(
-            # An operator's own authorities count (SSL_CERT_FILE), an operator's proxies do not.
+            # SSL_CERT_FILE is honoured; proxies are not.
             ssl_context=httpx.create_ssl_context(trust_env=True),
             max_connections=None,
             max_keepalive_connections=32,
@@ -65,11 +65,11 @@ class Fetcher:
         )
 
     def now(self) -> float:
-        """Seconds of the monotonic clock that deadlines are measured by."""
+        """The monotonic clock that deadlines are measured by, in seconds."""
         return self._monotonic()
 
     def close(self) -> None:
-        """Close the connections; it may still be used, and opens new ones then."""
+        """Close the connections. The fetcher stays usable and opens new ones."""
         self._pool.close()
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -89,15 +89,15 @@ class Fetcher:
         max_bytes: int | None = None,
         max_redirects: int | None = None,
     ) -> Response:
-        """Send a request; redirects are followed for GET and HEAD, without the caller's secrets to another origin.
+        """Send a request, and follow redirects of GET and HEAD; another origin is not sent the caller's secrets.
 
         Args:
             params: added to the query of the address.
-            timeout_seconds, max_bytes, max_redirects: instead of the policy's; at 0 redirects, one is an answer.
+            timeout_seconds, max_bytes, max_redirects: override the policy's; with 0, a redirect is returned as it is.
 
         Raises:
-            FetchRefused: the address, or one that it redirects to, may not be fetched.
-            FetchFailed: there was no answer, not in time, too much of it, or none that can be understood.
+            FetchRefused: the address, or one that it redirects to, is not allowed.
+            FetchFailed: no answer, no complete answer in time, too large an answer, or one that is not valid HTTP.
         """
         deadline = Deadline(
             self.policy.timeout_seconds if timeout_seconds is None else timeout_seconds, self._monotonic
@@ -125,10 +125,10 @@ class Fetcher:
         raise FetchRefused(f"{target.host} redirects more than {hops} times")
 
     def session(self) -> requests.Session:
-        """A session for client libraries: what it does goes through the same guard and limits.
+        """A session for client libraries, with the same guard and limits.
 
-        It raises what it raises in place of requests' own `ConnectionError`; it is one too. Proxies and credentials of
-        the environment are not used.
+        Its errors are `FetchRefused` and `FetchFailed`, and requests' `ConnectionError` as well. Proxies and
+        credentials of the environment are not used.
         """
         from housekeeping_pipelines.resources.fetching.session import GuardedSession
 
@@ -137,7 +137,7 @@ class Fetcher:
     def _send(
         self, request: httpx.Request, deadline: Deadline, limit: int, *, follow: bool
     ) -> tuple[httpx.Response, Response | None]:
-        """The answer; a redirect that is to be followed is not read."""
+        """The answer; the body of a redirect that is followed is not read."""
         host = request.url.host
         try:
             with self._hosts.turn(host, deadline), self._current.set(deadline):
@@ -158,7 +158,7 @@ class Fetcher:
         except httpcore.NetworkError as error:
             raise FetchFailed(f"the connection to {host} broke: {_short(error)}") from None
         except (httpcore.ProtocolError, httpcore.ConnectionNotAvailable) as error:
-            raise FetchFailed(f"{host} does not answer as HTTP has it: {_short(error)}") from None
+            raise FetchFailed(f"{host} does not answer in valid HTTP: {_short(error)}") from None
         return answer, Response(raw.status, str(request.url), answer.headers, body, transferred)
 
     def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
@@ -170,7 +170,7 @@ class Fetcher:
         """The address, without its fragment.
 
         Raises:
-            FetchRefused: it is none that can be fetched; what its name resolves to is looked at when it is connected.
+            FetchRefused: it cannot be fetched. The addresses of its host are checked when a connection is opened.
         """
         try:
             parsed = httpx.URL(url)
@@ -180,9 +180,11 @@ class Fetcher:
         if parsed.scheme not in ("http", "https"):
             raise FetchRefused(f"{parsed.scheme[:20] or 'nothing'}:// is not fetched, only http:// and https://")
         if parsed.userinfo:
-            raise FetchRefused(f"the address on {host[:80]} has a user or password in it", hint="take them out")
+            raise FetchRefused(
+                f"the address on {host[:80]} has a user or password in it", hint="remove them from the address"
+            )
         if not _HOST.fullmatch(host) or len(host) > 254 or ".." in host:
-            raise FetchRefused(f"{host[:80]!a} is not the name of a host")
+            raise FetchRefused(f"{host[:80]!a} is not a valid host name")
         if parsed.port is not None and not 0 < parsed.port < 65536:
             raise FetchRefused(f"{host} has no port {parsed.port}")
         return parsed.copy_with(fragment=None)

@@ -1,4 +1,4 @@
-"""How much one host is asked at the same time, and how often."""
+"""Limits the requests to one host: how many at the same time, and how often."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class _Host:
 
 
 class HostLimits:
-    """Gives out turns. A turn is never held while another one is waited for, so nobody waits for ever."""
+    """A semaphore and a rate limit for each host. No thread holds a turn while it waits for another: no deadlock."""
 
-    def __init__(self, at_once: int, interval_seconds: float, monotonic: Callable[[], float]) -> None:
-        self._at_once = max(1, at_once)
+    def __init__(self, limit: int, interval_seconds: float, monotonic: Callable[[], float]) -> None:
+        self._limit = max(1, limit)
         self._interval_seconds = max(0.0, interval_seconds)
         self._monotonic = monotonic
         self._changed = threading.Condition()
@@ -33,21 +33,21 @@ class HostLimits:
 
     @contextmanager
     def turn(self, host: str, deadline: Deadline) -> Iterator[None]:
-        """Wait for a turn, and hold it in the `with` block.
+        """Wait for a turn, and hold it for the `with` block.
 
         Raises:
-            FetchFailed: none came before the deadline.
+            FetchFailed: no turn was free before the deadline.
         """
         with self._changed:
             while True:
                 state = self._hosts.setdefault(host, _Host())
                 pause = state.next_start - self._monotonic()
-                if state.active < self._at_once and pause <= 0:
+                if state.active < self._limit and pause <= 0:
                     break
                 left = deadline.remaining()
                 if left <= 0:
                     raise FetchFailed(f"{host} was busy with other requests for {deadline.seconds:g} s")
-                self._changed.wait(min(left, pause) if state.active < self._at_once else left)
+                self._changed.wait(min(left, pause) if state.active < self._limit else left)
             state.active += 1
             state.next_start = self._monotonic() + self._interval_seconds
         try:

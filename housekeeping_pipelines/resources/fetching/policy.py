@@ -1,4 +1,4 @@
-"""What bounds a fetch, and what comes of it."""
+"""The limits of a fetch, and its result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ USER_AGENT = f"housekeeping-pipelines/{__version__} (fetches watched documents a
 class FetchPolicy:
     """
     Attributes:
-        allowed_hosts: what may be fetched although it is not public: names, `*.suffix`, addresses, each with `:port` or
-            without, and networks such as 10.0.0.0/8. Link-local addresses and those of a cloud's metadata are only
-            allowed by an address or a network, never by a name.
+        allowed_hosts: hosts that may be fetched although they are not public: names, `*.suffix`, addresses, each with
+            or without `:port`, and networks such as 10.0.0.0/8. Link-local addresses and those of a cloud's metadata
+            service are allowed by an address or a network, never by a name.
         max_bytes: of a body, as transferred and as decompressed.
-        timeout_seconds: for the whole of a fetch: waiting for the host's turn, redirects and the body included.
-        connect_timeout_seconds: for resolving and connecting, all addresses of the name included.
+        timeout_seconds: for a whole fetch, with the wait for a turn, the redirects and the body.
+        connect_timeout_seconds: for resolving the name and connecting to any of its addresses.
         per_host: requests to one host at the same time.
-        per_host_interval_seconds: the least time between the starts of two requests to one host.
+        per_host_interval_seconds: between the starts of two requests to one host, at least.
     """
 
     allowed_hosts: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class Response:
     """An answer, whatever its status.
 
     Attributes:
-        url: that answered, after redirects.
+        url: of the answer, after redirects.
         headers: of any case; several of one name are joined by a comma.
         body: decompressed.
         transferred: bytes of the body on the wire, of this answer alone.
@@ -56,7 +56,7 @@ class Response:
     transferred: int
 
 
-# What another host may see of the caller's headers; the rest may hold a secret.
+# Headers that a redirect to another origin keeps; the others may contain a secret.
 SAFE_CROSS_ORIGIN_HEADERS = frozenset(
     {"accept", "accept-encoding", "accept-language", "if-modified-since", "if-none-match", "user-agent"}
 )

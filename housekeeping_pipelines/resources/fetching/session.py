@@ -1,6 +1,6 @@
 """A `requests.Session` for client libraries that know no other, on top of the fetcher.
 
-There is no second way to a socket: an adapter hands each request to the fetcher and makes its answer one of requests'.
+An adapter hands each request to the fetcher and converts its answer: no other code opens a socket.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class SessionRefused(FetchRefused, requests.exceptions.ConnectionError):
-    """A refusal that client libraries know as an error of requests."""
+    """A refusal that is also an error of requests, for client libraries."""
 
 
 class SessionFailed(FetchFailed, requests.exceptions.ConnectionError):
-    """A failure that client libraries know as an error of requests."""
+    """A failure that is also an error of requests, for client libraries."""
 
 
 class GuardedSession(requests.Session):
-    """What `Fetcher.session` returns; for one thread at a time, as any session."""
+    """What `Fetcher.session` returns. Like any session, it is for one thread at a time."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._guard = _Adapter(fetcher)
@@ -46,29 +46,29 @@ class GuardedSession(requests.Session):
         self.trust_env = False
         self.max_redirects = fetcher.policy.max_redirects
         self.headers["User-Agent"] = fetcher.policy.user_agent
-        # Whatever is no http:// is refused in words.
+        # Any other scheme is refused with a message.
         self.mount("", self._guard)
 
     def mount(self, prefix: str | bytes, adapter: requests.adapters.BaseAdapter) -> None:
-        """Keep the guard: a library that mounts an adapter of its own, for retries, would open its own connections."""
+        """Keep the guard: an adapter that a library mounts, for retries, would open its own connections."""
         super().mount(prefix, self._guard)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """As of any session; redirects are within the same time."""
+        """As of any session; redirects share one deadline."""
         with self._guard.one_deadline():
             return super().send(request, **kwargs)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Take all that may be secret from a redirect to another origin; requests knows only of Authorization."""
+        """Drop every header that may be secret on a redirect to another origin; requests drops only Authorization."""
         if _origin(prepared_request.url) != _origin(response.request.url):
-            # Its cookies were chosen for where it goes.
+            # requests has chosen the cookies for the new origin.
             kept = {*SAFE_CROSS_ORIGIN_HEADERS, "cookie", "content-type", "content-length"}
             for name in [name for name in prepared_request.headers if name.lower() not in kept]:
                 del prepared_request.headers[name]
 
 
 class _Adapter(HTTPAdapter):
-    """Connects by nothing but the fetcher."""
+    """Sends each request through the fetcher."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Adapter(HTTPAdapter):
 
     @contextmanager
     def one_deadline(self) -> Iterator[None]:
-        """What is sent in the `with` block of the outermost call has one deadline together."""
+        """One deadline for all requests that are sent in the outermost `with` block."""
         if getattr(self._local, "ends_at", None) is not None:
             yield
             return
@@ -120,25 +120,25 @@ class _Adapter(HTTPAdapter):
         except FetchFailed as error:
             raise SessionFailed(error.message, hint=error.hint) from None
         response = self.build_response(request, _raw(answer))
-        # For who counts what passed on the wire.
+        # Counted by the sources as bytes on the wire.
         response.transferred = answer.transferred  # type: ignore[attr-defined]
         return response
 
     def close(self) -> None:
-        """The connections are the fetcher's."""
+        """Does nothing: the connections belong to the fetcher."""
 
 
 def _raw(answer: Response) -> HTTPResponse:
     headers = HTTPHeaderDict()
     message = HTTPMessage()
     for raw_name, raw_value in httpx.Headers(answer.headers).raw:
-        # As http.client reads them, which requests relies on.
+        # requests expects them as http.client decodes them.
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        # The body is unpacked.
+        # The fetcher has decompressed the body.
         if name.lower() not in ("content-encoding", "content-length", "transfer-encoding"):
             headers.add(name, value)
             message.add_header(name, value)
-    # Cookies are read from what http.client would have read.
+    # requests reads cookies from the message of http.client.
     original = SimpleNamespace(msg=message, close=lambda: None, isclosed=lambda: True)
     return HTTPResponse(
         body=BytesIO(answer.body),
@@ -161,7 +161,7 @@ def _body(body: Any) -> bytes | None:
 
 
 def _seconds(timeout: Any) -> list[float]:
-    """The limits of requests' timeout: none, one, or one to connect and one to read."""
+    """The seconds in requests' `timeout`: None, a number, or a pair for connecting and reading."""
     parts = timeout if isinstance(timeout, tuple) else (timeout,)
     return [float(part) for part in parts[-1:] if isinstance(part, int | float)]
 
@@ -171,7 +171,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _origin(url: str | None) -> tuple[str, str]:
-    """Scheme and place; two that are written differently may be one, but two that are equal are."""
+    """Scheme, host and port as written: equal values are the same origin, different ones may be."""
     try:
         parts = urlsplit(url or "")
     except ValueError:

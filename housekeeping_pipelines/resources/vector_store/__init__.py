@@ -1,13 +1,13 @@
 """The vectors of documents: one protocol, one file a store.
 
-A document's vectors are written as a *generation* that no search sees, and then switched to: whoever searches finds the
-old generation or the new one of a document, never both and never neither. What an interrupted run left behind is taken
-away by the next `prune`.
+A document's vectors are written as a *generation* that no search sees, and then switched to: a search finds the old
+generation or the new one of a document, never both and never neither. The next `prune` deletes what an interrupted run
+left behind.
 
     VectorStore     what every store does
     Chunk           what is written
     Hit             what is found
-    Generation      what is current of a document
+    Generation      the current one of a document
     StoredDocument  what `documents` lists
 """
 
@@ -25,7 +25,7 @@ Vector = list[float]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What two vectors must have in common to be compared."""
+    """The model and the dimension of vectors; only vectors of one space can be compared."""
 
     model: str
     dimension: int
@@ -36,7 +36,7 @@ class Chunk:
     """A part of a document.
 
     Attributes:
-        hash: of the text, in hexadecimal.
+        hash: SHA-256 of the text, in hexadecimal.
     """
 
     position: int
@@ -48,7 +48,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found; `score` is the cosine similarity, -1 to 1."""
+    """A chunk that a search found; `score` is the cosine similarity, -1 to 1."""
 
     document: str
     position: int
@@ -59,7 +59,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a search finds of a document."""
+    """The current generation of a document, which searches find."""
 
     document: str
     name: str
@@ -68,7 +68,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A document that has vectors, switched to or not; `written_at` is of the newest."""
+    """A document that has vectors, current or not; `written_at` is of the newest."""
 
     document: str
     chunks: int
@@ -78,18 +78,17 @@ class StoredDocument:
 class VectorStore(Protocol):
     """The vectors of all documents of one space. It may be used by many threads at once.
 
-    Every method raises `Unavailable` if the store does not answer and `ConfigurationError` if it is of another space,
-    not there, or may not be used; and `ValueError` where it is given an id that holds NUL or half a surrogate pair, or
-    a vector of another dimension or with what is no number. In texts and metadata U+FFFD takes the place of such
-    characters.
+    Every method raises `Unavailable` if the store does not answer, and `ConfigurationError` if it is of another space,
+    missing, or not accessible. It raises `ValueError` for an id that contains NUL or a lone surrogate, and for a vector
+    of another dimension or with a value that is not finite. In texts and metadata, U+FFFD replaces such characters.
     """
 
     @property
     def label(self) -> str:
-        """What a person calls it; without secrets."""
+        """The store as messages name it, without secrets."""
 
     def check(self) -> None:
-        """Look at the store without changing it.
+        """Check the store without changing it.
 
         Raises:
             ConfigurationError: it holds vectors of another model or dimension; the hint says what to do.
@@ -98,14 +97,13 @@ class VectorStore(Protocol):
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """Write a whole generation, which no search finds yet; returns the number of chunks.
 
-        The chunks are read as they are written. If they end in an error, it is raised, and what is left of the
-        generation can neither be found nor switched to.
-        What is there of the same document and generation, and is not current, is replaced. Writing to the generation
-        that is current raises `ValueError`.
+        The chunks are read as they are written. An error of the iterator is raised, and the incomplete generation can
+        neither be found nor switched to.
+        A generation of the same name that is not current is replaced. Writing to the current one raises `ValueError`.
         """
 
     def switch(self, document: str, generation: str) -> None:
-        """Make a generation the one that searches find; it stays so if it is it already.
+        """Make a generation the current one, which searches find; idempotent.
 
         Raises:
             LookupError: nothing of this generation was written, or only a part (a document of no chunks is deleted, not
@@ -113,28 +111,28 @@ class VectorStore(Protocol):
         """
 
     def prune(self, document: str) -> int:
-        """Delete every generation of the document but the current one; returns the number of chunks that went."""
+        """Delete every generation of the document but the current one; returns the number of deleted chunks."""
 
     def delete(self, documents: Sequence[str]) -> int:
-        """Delete all that there is of these documents; returns how many of them had anything."""
+        """Delete every generation of these documents; returns how many documents had one."""
 
     def current(self, document: str) -> Generation | None:
-        """What searches find of a document; None if that is nothing."""
+        """The current generation of a document; None if it has none."""
 
     def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
-        """The current generation's vectors of chunks with these hashes, as far as there are such."""
+        """The vectors of the current generation's chunks with these hashes, by hash; unknown hashes are left out."""
 
     def documents(self) -> Iterator[StoredDocument]:
-        """Every document that has anything, switched to or not, in the order of the ids' bytes.
+        """Every document that has a generation, current or not, in the order of the ids' bytes.
 
-        At most the ids are in memory.
+        At most the ids are held in memory.
         """
 
     def count(self, document: str | None = None) -> int:
-        """How many chunks searches can find, of one document or all."""
+        """The number of chunks in current generations, of one document or of all."""
 
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """The nearest chunks, the nearest first."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""

@@ -1,7 +1,7 @@
-"""What every store refuses or mends alike, so that whoever changes the store finds what was there before.
+"""Checks and replacements that all stores share, so that moving to another store changes nothing.
 
-PostgreSQL holds no NUL and UTF-8 no lone surrogate. In an id they are refused, since another id would be another
-document; in what is only shown, U+FFFD takes their place.
+PostgreSQL cannot store NUL, and UTF-8 cannot encode a lone surrogate. An id that contains one is refused, since a
+different id would be a different document; in texts and metadata U+FFFD replaces them.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 def check_ids(*ids: str) -> None:
     """
     Raises:
-        ValueError: one cannot be stored.
+        ValueError: one of them cannot be stored.
     """
     for each in ids:
         if _UNSTORABLE.search(each):
-            raise ValueError(f"{each!r} cannot be an id: it holds NUL or half a surrogate pair")
+            raise ValueError(f"{each!r} is not a valid id: it contains NUL or a lone surrogate")
 
 
 def check_vector(vector: Vector, space: Space) -> None:
     """
     Raises:
-        ValueError: it is of another dimension, or holds what is no number.
+        ValueError: it is of another dimension, or has a value that is not finite.
     """
     if len(vector) != space.dimension:
         raise ValueError(f"a vector of {len(vector):,} dimensions, where {space.model} has {space.dimension:,}")
     if not math.isfinite(math.fsum(vector)):
-        raise ValueError("a vector with something that is no number")
+        raise ValueError("a vector with a value that is not finite")
 
 
-def check_space(label: str, found: Space, wanted: Space, anew: str) -> None:
+def check_space(label: str, found: Space, wanted: Space, recreate: str) -> None:
     """
     Args:
         label: the store's.
-        anew: what to do to begin anew, as the middle of a sentence.
+        recreate: how to recreate the store, as a part of a sentence.
 
     Raises:
         ConfigurationError: the store holds vectors of another model or dimension.
@@ -53,19 +53,19 @@ def check_space(label: str, found: Space, wanted: Space, anew: str) -> None:
         raise of_another_space(
             f"{label} holds vectors of {found.model} ({found.dimension} dimensions), not of"
             f" {wanted.model} ({wanted.dimension})",
-            anew,
+            recreate,
         )
 
 
-def of_another_space(what: str, anew: str) -> ConfigurationError:
-    """The error, with how to go back and how to begin anew."""
+def of_another_space(what: str, recreate: str) -> ConfigurationError:
+    """The error; its hint says how to go back and how to recreate the store."""
     return ConfigurationError(
-        what, hint=f"set EMBEDDING_MODEL back; or {anew} and run `housekeeping sync-watched-documents --force`"
+        what, hint=f"set EMBEDDING_MODEL back; or {recreate} and run `housekeeping sync-watched-documents --force`"
     )
 
 
 def sanitized(chunk: Chunk, space: Space) -> Chunk:
-    """The chunk as every store can hold it.
+    """The chunk with what no store can hold replaced.
 
     Raises:
         ValueError: its vector or its hash cannot be stored.

@@ -1,4 +1,4 @@
-"""A search that sees one state of every document, where pointers and vectors are not read in one snapshot."""
+"""A consistent search over stores that cannot read pointers and vectors in one snapshot."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.resources.vector_store import Hit
 
-# Every attempt that fails saw a document being switched; so many in a row are no chance.
+# An attempt fails only if a document was switched during it; that many in a row are not chance.
 ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A chunk of any generation."""
+    """A chunk that was found, with the generation that it belongs to."""
 
     hit: Hit
     generation: str
@@ -29,15 +29,15 @@ def consistent_search(
 ) -> list[Hit]:
     """The nearest chunks of current generations.
 
-    A generation that is current before a search and after it was there, whole, while it ran: so it is searched until
-    what the pointers say of all that was found is the same twice.
+    A generation that is current both before and after a search was complete during it. The search is therefore repeated
+    until the pointers of all documents that it found are the same before and after.
 
     Args:
-        find: the nearest chunks of any generation, at most so many.
-        pointers: the current generation of those of these documents that have one.
+        find: returns the nearest chunks of any generation, at most as many as it is given.
+        pointers: returns the current generation of each document that has one.
 
     Raises:
-        Unavailable: it changed all the time.
+        Unavailable: the vectors changed during every attempt.
     """
     wanted = 2 * limit + 10
     asked: set[str] = set()
@@ -50,7 +50,7 @@ def consistent_search(
             hits = [each.hit for each in found if now.get(each.hit.document) == each.generation]
             if len(hits) >= limit or len(found) < wanted:
                 return hits[:limit]
-            # Generations that are not current took the places.
+            # Chunks of generations that are not current took up the result.
             wanted *= 4
         asked, known = documents, now
-    raise Unavailable("the vectors changed all the time; search again")
+    raise Unavailable("the vectors changed during every attempt; search again")

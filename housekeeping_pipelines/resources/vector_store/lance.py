@@ -1,9 +1,8 @@
 """Vectors in a folder, with LanceDB.
 
-A generation is added in one commit, so that it is there as a whole or not at all, whoever is killed. Lance refuses
-some changes beside others, and who makes a table may write over one that was made meanwhile: whoever changes something
-holds a lock on a file. Lance never changes a file of its own: what was deleted stays in old versions until `close`
-lets those go.
+A generation is added in one commit, so that it is complete or absent even if the process is killed. Lance refuses some
+concurrent changes, and creating a table may overwrite one that another process created: every writer therefore holds an
+exclusive lock on a file. Lance never modifies its files: deleted rows stay in old versions until `close` removes those.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ VECTORS, GENERATIONS, SPACE = "document_vectors", "document_generations", "vecto
 
 _WRITE_BATCH_SIZE = 500
 _DELETE_BATCH_SIZE = 500
-# Longer than anybody reads in a version.
+# Longer than any reader uses a version.
 KEPT_VERSIONS = timedelta(hours=1)
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class LanceStore:
     def __init__(self, folder: Path, space: Space, *, kept_versions: timedelta = KEPT_VERSIONS) -> None:
         """
         Args:
-            kept_versions: how long a state that has been written over may still be read.
+            kept_versions: how long an overwritten version stays readable.
 
         Raises:
             ConfigurationError: the package lancedb is not installed.
@@ -68,8 +67,8 @@ class LanceStore:
         self._folder, self._space, self._kept_versions = folder, space, kept_versions
         self._tables: dict[str, Any] = {}
         self._changed: set[str] = set()
-        with self._explained():
-            # Every read sees what any process has written.
+        with self._errors_translated():
+            # Every read sees the writes of all processes.
             self._database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
         self._lock = threading.RLock()
 
@@ -78,15 +77,15 @@ class LanceStore:
         return f"LanceDB in {self._folder}"
 
     def check(self) -> None:
-        """See `VectorStore`; a folder that is not made yet is no fault."""
-        self._made()
+        """See `VectorStore`; a missing folder is created by the first write."""
+        self._exists()
 
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """See `VectorStore`."""
         import pyarrow as pa
 
         check_ids(document, generation)
-        self._prepare()
+        self._create_missing()
         count, rest = 0, iter(chunks)
         now, schema = utc_now(), self._schema()
         raised: list[Exception] = []
@@ -99,12 +98,12 @@ class LanceStore:
                     yield pa.RecordBatch.from_pylist(rows, schema=schema)
                     count += len(part)
             except Exception as error:
-                # Lance would tell of it in words of its own.
+                # Lance would replace the error by one of its own.
                 raised.append(error)
                 raise
 
         try:
-            with self._explained(), self._alone():
+            with self._errors_translated(), self._exclusive_lock():
                 if self._pointers({document}).get(document) == generation:
                     raise ValueError(f"{generation} is current of {document}")
                 self._delete(VECTORS, f"document = {_quoted(document)} AND generation = {_quoted(generation)}")
@@ -132,8 +131,8 @@ class LanceStore:
     def switch(self, document: str, generation: str) -> None:
         """See `VectorStore`."""
         check_ids(document, generation)
-        self._prepare()
-        with self._explained(), self._alone():
+        self._create_missing()
+        with self._errors_translated(), self._exclusive_lock():
             where = f"document = {_quoted(document)} AND generation = {_quoted(generation)}"
             if not self._tables[VECTORS].count_rows(where):
                 raise LookupError(f"nothing of {generation} was written for {document}")
@@ -146,9 +145,9 @@ class LanceStore:
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
         check_ids(document)
-        if not self._made():
+        if not self._exists():
             return 0
-        with self._explained(), self._alone():
+        with self._errors_translated(), self._exclusive_lock():
             where = f"document = {_quoted(document)}"
             current = self._pointers({document}).get(document)
             if current is not None:
@@ -158,13 +157,13 @@ class LanceStore:
     def delete(self, documents: Sequence[str]) -> int:
         """See `VectorStore`."""
         check_ids(*documents)
-        if not self._made():
+        if not self._exists():
             return 0
         ids = sorted(set(documents))
         return sum(self._delete_all(ids[at : at + _DELETE_BATCH_SIZE]) for at in range(0, len(ids), _DELETE_BATCH_SIZE))
 
     def _delete_all(self, documents: list[str]) -> int:
-        with self._explained(), self._alone():
+        with self._errors_translated(), self._exclusive_lock():
             where = f"document IN ({', '.join(map(_quoted, documents))})"
             there = self._tables[VECTORS].search().where(where).select(["document"]).limit(_ALL).to_arrow()
             self._delete(GENERATIONS, where)
@@ -172,7 +171,7 @@ class LanceStore:
             return len(set(there["document"].to_pylist()))
 
     def _delete(self, table: str, where: str) -> int:
-        """A deletion of nothing would make a version none the less."""
+        """Delete rows, if there are any: an empty deletion would create a version too."""
         count = int(self._tables[table].count_rows(where))
         if count:
             self._tables[table].delete(where)
@@ -185,7 +184,7 @@ class LanceStore:
         name = self._pointers({document}).get(document)
         if name is None:
             return None
-        with self._explained():
+        with self._errors_translated():
             where = f"document = {_quoted(document)} AND generation = {_quoted(name)}"
             count = self._tables[VECTORS].count_rows(where)
         return Generation(document, name, count) if count else None
@@ -196,18 +195,18 @@ class LanceStore:
         name = self._pointers({document}).get(document)
         if name is None:
             return {}
-        with self._explained():
+        with self._errors_translated():
             where = f"document = {_quoted(document)} AND generation = {_quoted(name)}"
             rows = self._tables[VECTORS].search().where(where).select(["hash", "vector"]).limit(_ALL).to_list()
         wanted = set(hashes)
         return {row["hash"]: list(row["vector"]) for row in rows if row["hash"] in wanted}
 
     def documents(self) -> Iterator[StoredDocument]:
-        """See `VectorStore`; the ids are in memory, the rest is not."""
-        if not self._made():
+        """See `VectorStore`; only the ids are held in memory."""
+        if not self._exists():
             return
         found: dict[str, tuple[int, datetime]] = {}
-        with self._explained():
+        with self._errors_translated():
             columns = ["document", "written_at"]
             for batch in self._tables[VECTORS].search().select(columns).limit(_ALL).to_batches():
                 for name, moment in zip(batch["document"].to_pylist(), batch["written_at"].to_pylist(), strict=True):
@@ -221,9 +220,9 @@ class LanceStore:
         if document is not None:
             current = self.current(document)
             return current.chunks if current else 0
-        if not self._made():
+        if not self._exists():
             return 0
-        with self._explained():
+        with self._errors_translated():
             pointers = self._tables[GENERATIONS].search().limit(_ALL).to_list()
             rows = self._tables[VECTORS].search().select(["document", "generation"]).limit(_ALL).to_arrow()
         names = {(row["document"], row["generation"]) for row in pointers}
@@ -233,11 +232,11 @@ class LanceStore:
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
         check_vector(vector, self._space)
-        if not self._made():
+        if not self._exists():
             return []
 
         def find(count: int) -> list[Candidate]:
-            with self._explained():
+            with self._errors_translated():
                 rows = self._tables[VECTORS].search(vector).distance_type("cosine").limit(count).to_list()
             return [
                 Candidate(
@@ -256,31 +255,31 @@ class LanceStore:
         return consistent_search(find, self._pointers, limit)
 
     def close(self) -> None:
-        """See `VectorStore`; first what was deleted goes from the disk too."""
+        """See `VectorStore`; removes deleted rows from the disk."""
         try:
             if self._changed:
-                with self._alone():
+                with self._exclusive_lock():
                     for name in sorted(self._changed):
                         self._tables[name].optimize(cleanup_older_than=self._kept_versions)
         except (OSError, RuntimeError) as error:
-            # All is written; whoever closes next does it.
-            logger.debug("%s is not tidied: %s", self.label, error)
+            # All data is written; the next `close` tries again.
+            logger.debug("%s is not compacted: %s", self.label, error)
         self._changed.clear()
         self._tables.clear()
 
     def _pointers(self, documents: set[str]) -> dict[str, str]:
-        if not documents or not self._made():
+        if not documents or not self._exists():
             return {}
-        with self._explained():
+        with self._errors_translated():
             where = f"document IN ({', '.join(map(_quoted, sorted(documents)))})"
             rows = self._tables[GENERATIONS].search().where(where).limit(_ALL).to_list()
         return {row["document"]: row["generation"] for row in rows}
 
-    def _made(self) -> bool:
-        """Whether the tables are there; if so, they are of our space."""
+    def _exists(self) -> bool:
+        """Whether the tables exist; if so, they are of our space."""
         if self._tables:
             return True
-        with self._explained(), self._lock:
+        with self._errors_translated(), self._lock:
             if not self._folder.is_dir():
                 return False
             try:
@@ -288,24 +287,24 @@ class LanceStore:
             except (ValueError, FileNotFoundError, IndexError):
                 return False
             found = Space(row["model"], row["dimension"])
-            check_space(self.label, found, self._space, self._anew)
+            check_space(self.label, found, self._space, self._how_to_recreate)
             self._tables = {name: self._database.open_table(name) for name in (VECTORS, GENERATIONS)}
             return True
 
     @property
-    def _anew(self) -> str:
+    def _how_to_recreate(self) -> str:
         return f"remove the folder {self._folder}"
 
-    def _prepare(self) -> None:
-        """Make what is not there; the table of the space last, so that it says that all is there."""
+    def _create_missing(self) -> None:
+        """Create missing tables; the table of the space comes last and marks the others as complete."""
         import pyarrow as pa
 
-        if self._made():
+        if self._exists():
             return
-        with self._explained():
+        with self._errors_translated():
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._alone():
-                if self._made():
+            with self._exclusive_lock():
+                if self._exists():
                     return
                 text = pa.string()
                 pointers = pa.schema([("document", text), ("generation", text)])
@@ -314,14 +313,14 @@ class LanceStore:
                 except ValueError:
                     if self._database.open_table(VECTORS).count_rows():
                         what = f"{self.label} holds vectors of another dimension"
-                        raise of_another_space(what, self._anew) from None
-                    # Of another dimension, by somebody who did not come as far as to write into it.
+                        raise of_another_space(what, self._how_to_recreate) from None
+                    # An empty table of another dimension: its creator was interrupted before the first write.
                     self._database.drop_table(VECTORS)
                     self._database.create_table(VECTORS, schema=self._schema())
                 self._database.create_table(GENERATIONS, schema=pointers, exist_ok=True)
                 about = [{"model": self._space.model, "dimension": self._space.dimension}]
                 self._database.create_table(SPACE, about, exist_ok=True)
-                self._made()
+                self._exists()
 
     def _schema(self) -> Any:
         import pyarrow as pa
@@ -341,27 +340,29 @@ class LanceStore:
         )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         try:
             yield
         except PermissionError as error:
-            raise ConfigurationError(f"{self.label} may not be used: {error}", hint="look at its owner") from None
+            raise ConfigurationError(
+                f"{self.label} is not accessible: {error}", hint="check its owner and permissions"
+            ) from None
         except (OSError, RuntimeError) as error:
-            # Its errors end with a line of its own source.
+            # Its errors end with a line number of its source.
             said = " ".join(_SOURCE.sub("", str(error)).split())
             raise Unavailable(f"{self.label}: {said}"[:300]) from None
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep out every thread and process that would change something; it cannot be nested."""
+    def _exclusive_lock(self) -> Iterator[None]:
+        """Exclude all other writers, threads and processes; not reentrant."""
         with self._lock, (self._folder / LOCK).open("a") as file:
-            # It ends with the file, or with who has it open.
+            # The lock ends when the file is closed, or with the process.
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 _SOURCE = re.compile(r",?\s/\S+\.rs:\d+(:\d+)?")
-# LanceDB's own limit is ten rows where none is said.
+# LanceDB returns ten rows if no limit is given.
 _ALL = 2**31 - 1
 
 

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 ACCEPTED = "accepted: postgresql://USER:PASSWORD@HOST/DATABASE, lancedb:///FOLDER, qdrant://HOST:PORT or qdrants://HOST"
 
-# Threads of one run that use the store at once, and one to spare.
+# The threads of one run that use the store at the same time, and a spare one.
 _CONNECTIONS = 17
 
 
 def open_vector_store(
     url: str | None, space: Space, *, database: Callable[[], sa.Engine], home: Path, api_key: str | None = None
 ) -> VectorStore:
-    """A store; nothing is asked of it yet.
+    """The store of an address; no request is sent yet.
 
     Args:
-        url: None is pgvector in the platform's database.
-        home: where a relative folder starts (`lancedb://vectors`).
+        url: None stands for pgvector in the platform's database.
+        home: the base of a relative folder (`lancedb://vectors`).
 
     Raises:
-        ConfigurationError: the address is of none of these forms, or the store's package is not installed.
+        ConfigurationError: the address has none of the accepted forms, or the store's package is not installed.
     """
     if url is None or url.startswith(("postgresql:", "postgres:")):
         from housekeeping_pipelines.postgres.engine import make_engine
@@ -61,4 +61,4 @@ def open_vector_store(
 
 
 def _unknown() -> ConfigurationError:
-    return ConfigurationError("VECTOR_STORE_URL names no vector store", hint=ACCEPTED)
+    return ConfigurationError("VECTOR_STORE_URL is not the address of a vector store", hint=ACCEPTED)

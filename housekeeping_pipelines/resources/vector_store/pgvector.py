@@ -1,10 +1,10 @@
 """Vectors in PostgreSQL with pgvector, an HNSW index over all of them.
 
-What a search finds is what `document_generations` points at: to switch is to write one row. A search reads pointers
-and vectors in one statement, and so in one snapshot.
+`document_generations` points at the current generation of each document: a switch writes one row. A search reads
+pointers and vectors in one statement, and so in one snapshot.
 
-The tables are made by the first write, not by our migrations: a column's dimension is the embedder's, and a server
-without pgvector is to be usable for everything else.
+The first write creates the tables, not a migration: a column's dimension is the embedder's, and everything else must
+work on a server without pgvector.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 # pgvector indexes `vector` up to 2,000 dimensions and `halfvec` up to 4,000 (its documentation, "HNSW").
 MAX_VECTOR, MAX_HALFVEC = 2000, 4000
-# The first that goes on scanning the index until it has found enough of what a join lets through.
+# The first version that continues the index scan until enough rows pass a join.
 ITERATIVE_SCAN = (0, 8)
 
-# In binary: to write 384 numbers as text, and to read them, takes longer than all else but the index.
+# In binary: writing and parsing 384 numbers as text takes longer than anything but the index.
 COPY = (
     "COPY housekeeping.document_vectors (document, generation, position, hash, content, metadata, embedding)"
     " FROM STDIN (FORMAT BINARY)"
@@ -44,7 +44,7 @@ COPY = (
 COPY_START, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 _STREAM_BATCH_SIZE = 1000
-# Each locks its documents one by one, and the server's table of locks holds some thousands.
+# A batch locks each of its documents, and the server's lock table has room for some thousands.
 _DELETE_BATCH_SIZE = 500
 
 _CURRENT = """
@@ -65,10 +65,10 @@ class PgVectorStore:
     def __init__(self, engine: sa.Engine, space: Space) -> None:
         """
         Args:
-            engine: with a pool: every method is a short transaction of its own.
+            engine: has a pool; every method is a short transaction of its own.
 
         Raises:
-            ConfigurationError: no index of pgvector takes so many dimensions.
+            ConfigurationError: the dimension is more than pgvector can index.
         """
         if not 1 <= space.dimension <= MAX_HALFVEC:
             raise ConfigurationError(
@@ -87,7 +87,7 @@ class PgVectorStore:
         return f"pgvector in database {self._engine.url.database}"
 
     def check(self) -> None:
-        """See `VectorStore`; tables that are not made yet are no fault."""
+        """See `VectorStore`; missing tables are created by the first write."""
         with self._transaction() as connection:
             available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
             if connection.scalar(sa.text(available)) is None:
@@ -95,14 +95,14 @@ class PgVectorStore:
                     f"the server of database {self._engine.url.database} has no pgvector",
                     hint="install its extension vector there, or set VECTOR_STORE_URL",
                 )
-            self._ready = self._is_made(connection)
+            self._ready = self._has_tables(connection)
 
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """See `VectorStore`."""
         check_ids(document, generation)
-        self._prepare()
+        self._create_missing()
         with self._transaction() as connection:
-            # Who writes the same generation at the same time waits, and replaces it by the same.
+            # A concurrent writer of the same generation waits, and replaces it by the same.
             connection.execute(lock_for_transaction(f"generation {generation} of {document}"))
             if _pointer(connection, document) == generation:
                 raise ValueError(f"{generation} is current of {document}")
@@ -123,7 +123,7 @@ class PgVectorStore:
     def switch(self, document: str, generation: str) -> None:
         """See `VectorStore`."""
         check_ids(document, generation)
-        self._prepare()
+        self._create_missing()
         with self._transaction() as connection:
             connection.execute(_pointer_lock(document))
             if connection.execute(_SWITCH, {"d": document, "g": generation}).rowcount == 0:
@@ -132,7 +132,7 @@ class PgVectorStore:
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
         check_ids(document)
-        if not self._made():
+        if not self._exists():
             return 0
         with self._transaction() as connection:
             connection.execute(_pointer_lock(document))
@@ -146,9 +146,9 @@ class PgVectorStore:
     def delete(self, documents: Sequence[str]) -> int:
         """See `VectorStore`."""
         check_ids(*documents)
-        if not self._made():
+        if not self._exists():
             return 0
-        # In one order, so that two who delete wait for each other and not in a ring.
+        # In one order, so that concurrent deletions cannot deadlock.
         ids = sorted(set(documents))
         return sum(self._delete(ids[at : at + _DELETE_BATCH_SIZE]) for at in range(0, len(ids), _DELETE_BATCH_SIZE))
 
@@ -158,7 +158,7 @@ class PgVectorStore:
         with self._transaction() as connection:
             for document in documents:
                 connection.execute(_pointer_lock(document))
-            # The pointers first: a search finds the whole of a document, or nothing of it.
+            # The pointers first: a search finds a whole document, or none of it.
             pointed = sa.text("DELETE FROM housekeeping.document_generations WHERE document = ANY (:ids)")
             connection.execute(pointed.bindparams(ids), names)
             rows = sa.text(
@@ -181,7 +181,7 @@ class PgVectorStore:
     def vectors(self, document: str, hashes: Sequence[str]) -> dict[str, Vector]:
         """See `VectorStore`."""
         check_ids(document, *hashes)
-        if not self._made():
+        if not self._exists():
             return {}
         statement = sa.text(
             f"SELECT DISTINCT ON (v.hash) v.hash, v.embedding::text {_CURRENT}"
@@ -193,7 +193,7 @@ class PgVectorStore:
 
     def documents(self) -> Iterator[StoredDocument]:
         """See `VectorStore`."""
-        if not self._made():
+        if not self._exists():
             return
         statement = sa.text(
             "SELECT document, count(*), max(written_at) FROM housekeeping.document_vectors"
@@ -213,7 +213,7 @@ class PgVectorStore:
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
         check_vector(vector, self._space)
-        if not self._made():
+        if not self._exists():
             return []
         statement = sa.text(
             "SELECT v.document, v.position, v.content, v.metadata,"
@@ -240,35 +240,35 @@ class PgVectorStore:
         except psycopg.Error as error:
             # COPY is the driver's own.
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-            told = sa.exc.DBAPIError("COPY", None, error, connection_invalidated=lost)
-            raise database_errors.explain(told, self._engine.url) from None
+            wrapped = sa.exc.DBAPIError("COPY", None, error, connection_invalidated=lost)
+            raise database_errors.explain(wrapped, self._engine.url) from None
         except sa.exc.TimeoutError:
-            raise Unavailable(f"{self.label}: no connection came free") from None
+            raise Unavailable(f"{self.label}: no connection was free in time") from None
 
     def _one(self, statement: str, **parameters: Any) -> Sequence[Any] | None:
-        if not self._made():
+        if not self._exists():
             return None
         with self._transaction() as connection:
             return connection.execute(sa.text(statement), parameters).one_or_none()
 
-    def _made(self) -> bool:
+    def _exists(self) -> bool:
         if not self._ready:
             with self._transaction() as connection:
-                self._ready = self._is_made(connection)
+                self._ready = self._has_tables(connection)
         return self._ready
 
-    def _is_made(self, connection: sa.Connection) -> bool:
-        """Whether the tables are there; if so, they are of our space."""
+    def _has_tables(self, connection: sa.Connection) -> bool:
+        """Whether the tables exist; if so, they are of our space."""
         if connection.scalar(sa.select(sa.func.to_regclass("housekeeping.vector_space"))) is None:
             return False
         row = connection.execute(sa.text("SELECT model, dimension FROM housekeeping.vector_space")).one()
         tables = ("document_vectors", "document_generations", "vector_space")
-        anew = f"DROP TABLE {', '.join(f'housekeeping.{name}' for name in tables)}"
-        check_space(self.label, Space(*row), self._space, anew)
+        recreate = f"DROP TABLE {', '.join(f'housekeeping.{name}' for name in tables)}"
+        check_space(self.label, Space(*row), self._space, recreate)
         return True
 
-    def _prepare(self) -> None:
-        """Make what is not there; two processes may do so at once."""
+    def _create_missing(self) -> None:
+        """Create missing tables; two processes may do so at once."""
         if self._ready:
             return
         with self._lock:
@@ -278,17 +278,17 @@ class PgVectorStore:
                 ensure_schema(self._engine)
             with self._transaction() as connection:
                 connection.execute(lock_for_transaction("vector store"))
-                if not self._is_made(connection):
-                    self._make(connection)
+                if not self._has_tables(connection):
+                    self._create(connection)
             self._ready = True
 
-    def _make(self, connection: sa.Connection) -> None:
+    def _create(self, connection: sa.Connection) -> None:
         try:
             with connection.begin_nested():
                 connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
         except sa.exc.DBAPIError as error:
             raise ConfigurationError(
-                f"pgvector cannot be made usable in database {self._engine.url.database}:"
+                f"the extension pgvector cannot be created in database {self._engine.url.database}:"
                 f" {database_errors.describe(error)}",
                 hint="let an administrator run there: CREATE EXTENSION vector",
             ) from None
@@ -321,14 +321,14 @@ def _pointer(connection: sa.Connection, document: str) -> str | None:
 
 
 def _pointer_lock(document: str) -> sa.Select[tuple[None]]:
-    """Held by whoever changes what is current of a document, or takes away what is not."""
+    """Held while the current generation of a document changes, or others are deleted."""
     return lock_for_transaction(f"vectors of {document}")
 
 
 def row_maker(kind: str, dimension: int) -> Callable[[str, str, Chunk], bytes]:
-    """What makes a row for `COPY` of a document, a generation and a chunk.
+    """A function that encodes a document, a generation and a chunk as a row for binary `COPY`.
 
-    The forms are those that the types' own `recv` functions read: a vector is its dimension, nothing, and its numbers.
+    The format is the one of the types' `recv` functions: a vector is its dimension, a zero, and its values.
     """
     vector = struct.Struct(f">hh{dimension}{'f' if kind == 'vector' else 'e'}")
 
@@ -340,7 +340,7 @@ def row_maker(kind: str, dimension: int) -> Callable[[str, str, Chunk], bytes]:
             chunk.position.to_bytes(4, "big", signed=True),
             chunk.hash.encode(),
             chunk.text.encode(),
-            # The version of jsonb's binary form.
+            # The version of jsonb's binary format.
             b"\1" + about.encode(),
             vector.pack(dimension, 0, *chunk.vector),
         )

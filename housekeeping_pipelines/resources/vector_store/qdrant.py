@@ -1,7 +1,7 @@
 """Vectors in Qdrant, through its own client.
 
-A generation is written in several requests; its last point says how many there are, and without it, or with fewer
-points than that, the generation is not whole and cannot be switched to.
+A generation is written in several requests. Its last point stores the number of points: a generation without it, or
+with fewer points, is incomplete and cannot be switched to.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ COLLECTION = "housekeeping_documents"
 
 _WRITE_BATCH_SIZE = 256
 _READ_BATCH_SIZE = 1000
-# How many chunks a generation has, in its last point.
+# The payload key of the number of chunks, in a generation's last point.
 _TOTAL = "chunks"
 TIMEOUT_SECONDS = 60
 
-# Points are named by UUIDs that follow from what they are.
+# Point ids are UUIDs derived from what the points stand for.
 _NAMESPACE = uuid.UUID("6f3c7f0e-6f0b-5c0a-9d5e-2f1a3c4b5d6e")
-# What says of which space the vectors are; no document is called so.
+# The point that stores the space; no document has this id.
 _ABOUT = str(uuid.uuid5(_NAMESPACE, "\0"))
 
 
@@ -68,7 +68,7 @@ class QdrantStore:
         self._client, self._space, self._where = client, space, where
         self._collection, self._pointed = collection, f"{collection}_generations"
         self._ready = False
-        # What one thread is about to switch to, another must not prune; processes are kept apart by their leases.
+        # A thread must not prune what another is about to switch to; leases keep processes apart.
         self._lock = threading.RLock()
 
     @property
@@ -76,20 +76,20 @@ class QdrantStore:
         return f"collection {self._collection} of {self._where}"
 
     def check(self) -> None:
-        """See `VectorStore`; collections that are not made yet are no fault."""
+        """See `VectorStore`; missing collections are created by the first write."""
         self._ready = False
-        self._made()
+        self._exists()
 
     def write(self, document: str, generation: str, chunks: Iterable[Chunk]) -> int:
         """See `VectorStore`."""
         check_ids(document, generation)
-        self._prepare()
+        self._create_missing()
         count, rest = 0, iter(chunks)
         now = utc_now().timestamp()
         with self._lock:
             if self._pointers({document}).get(document) == generation:
                 raise ValueError(f"{generation} is current of {document}")
-            with self._explained():
+            with self._errors_translated():
                 self._client.delete(self._collection, points_selector=self._of(document, generation), wait=True)
         part = list(islice(rest, _WRITE_BATCH_SIZE))
         while part:
@@ -98,7 +98,7 @@ class QdrantStore:
             points = [self._stored(document, generation, sanitized(chunk, self._space), now) for chunk in part]
             if not following:
                 points[-1].payload[_TOTAL] = count
-            with self._explained():
+            with self._errors_translated():
                 self._client.upsert(self._collection, points=points, wait=True)
             part = following
         return count
@@ -124,30 +124,30 @@ class QdrantStore:
         from qdrant_client import models
 
         check_ids(document, generation)
-        self._prepare()
-        with self._explained(), self._lock:
-            if not self._is_whole(document, generation):
-                raise LookupError(f"nothing of {generation}, or not the whole of it, was written for {document}")
+        self._create_missing()
+        with self._errors_translated(), self._lock:
+            if not self._is_complete(document, generation):
+                raise LookupError(f"{generation} was not written, or not completely, for {document}")
             payload = {"document": document, "generation": generation}
             point = models.PointStruct(id=_point(document), vector=[1.0], payload=payload)
             self._client.upsert(self._pointed, points=[point], wait=True)
 
-    def _is_whole(self, document: str, generation: str) -> bool:
+    def _is_complete(self, document: str, generation: str) -> bool:
         written = self._of(document, generation)
         totals = {
             each.payload[_TOTAL]
             for each in self._points(self._collection, written, fields=[_TOTAL])
             if each.payload.get(_TOTAL) is not None
         }
-        with self._explained():
+        with self._errors_translated():
             return self._client.count(self._collection, count_filter=written).count in totals
 
     def prune(self, document: str) -> int:
         """See `VectorStore`."""
         check_ids(document)
-        if not self._made():
+        if not self._exists():
             return 0
-        with self._explained(), self._lock:
+        with self._errors_translated(), self._lock:
             others = self._of(document, but=self._pointers({document}).get(document))
             count = self._client.count(self._collection, count_filter=others).count
             if count:
@@ -157,10 +157,10 @@ class QdrantStore:
     def delete(self, documents: Sequence[str]) -> int:
         """See `VectorStore`."""
         check_ids(*documents)
-        if not self._made():
+        if not self._exists():
             return 0
         gone = 0
-        with self._explained(), self._lock:
+        with self._errors_translated(), self._lock:
             for document in dict.fromkeys(documents):
                 there = self._client.count(self._collection, count_filter=self._of(document)).count
                 self._client.delete(self._pointed, points_selector=[_point(document)], wait=True)
@@ -174,7 +174,7 @@ class QdrantStore:
         name = self._pointers({document}).get(document)
         if name is None:
             return None
-        with self._explained():
+        with self._errors_translated():
             count = self._client.count(self._collection, count_filter=self._of(document, name)).count
         return Generation(document, name, count) if count else None
 
@@ -189,8 +189,8 @@ class QdrantStore:
         return {each.payload["hash"]: list(each.vector) for each in points if each.payload["hash"] in wanted}
 
     def documents(self) -> Iterator[StoredDocument]:
-        """See `VectorStore`; the ids are in memory, the rest is not."""
-        if not self._made():
+        """See `VectorStore`; only the ids are held in memory."""
+        if not self._exists():
             return
         found: dict[str, tuple[int, float]] = {}
         for each in self._points(self._collection, None, fields=["document", "written_at"]):
@@ -205,7 +205,7 @@ class QdrantStore:
         if document is not None:
             current = self.current(document)
             return current.chunks if current else 0
-        if not self._made():
+        if not self._exists():
             return 0
         pointers = self._points(self._pointed, None)
         names = {(each.payload.get("document"), each.payload.get("generation")) for each in pointers}
@@ -215,11 +215,11 @@ class QdrantStore:
     def search(self, vector: Vector, limit: int = 10) -> list[Hit]:
         """See `VectorStore`."""
         check_vector(vector, self._space)
-        if not self._made():
+        if not self._exists():
             return []
 
         def find(count: int) -> list[Candidate]:
-            with self._explained():
+            with self._errors_translated():
                 points = self._client.query_points(
                     self._collection, query=vector, limit=count, with_payload=True
                 ).points
@@ -244,9 +244,9 @@ class QdrantStore:
         self._client.close()
 
     def _pointers(self, documents: set[str]) -> dict[str, str]:
-        if not documents or not self._made():
+        if not documents or not self._exists():
             return {}
-        with self._explained():
+        with self._errors_translated():
             points = self._client.retrieve(self._pointed, ids=[_point(each) for each in documents])
         return {point.payload["document"]: point.payload["generation"] for point in points}
 
@@ -255,7 +255,7 @@ class QdrantStore:
     ) -> Iterator[Any]:
         offset: Any = None
         while True:
-            with self._explained():
+            with self._errors_translated():
                 points, offset = self._client.scroll(
                     collection, scroll_filter=wanted, limit=_READ_BATCH_SIZE, offset=offset, with_payload=fields,
                     with_vectors=vectors,
@@ -275,43 +275,43 @@ class QdrantStore:
             must.append(matches("generation", generation))
         return models.Filter(must=must, must_not=[matches("generation", but)] if but is not None else None)
 
-    def _made(self) -> bool:
-        """Whether the collections are there; if so, they are of our space."""
+    def _exists(self) -> bool:
+        """Whether the collections exist; if so, they are of our space."""
         if self._ready:
             return True
-        with self._explained():
+        with self._errors_translated():
             if not (self._client.collection_exists(self._pointed) and self._client.collection_exists(self._collection)):
                 return False
             about = self._client.retrieve(self._pointed, ids=[_ABOUT])
             if not about:
                 return False
         found = Space(about[0].payload["model"], about[0].payload["dimension"])
-        check_space(self.label, found, self._space, self._anew)
+        check_space(self.label, found, self._space, self._how_to_recreate)
         self._ready = True
         return True
 
     @property
-    def _anew(self) -> str:
+    def _how_to_recreate(self) -> str:
         return f"delete the collections {self._collection} and {self._pointed}"
 
-    def _prepare(self) -> None:
-        """Make what is not there; what the space is last, so that it says that all is there."""
+    def _create_missing(self) -> None:
+        """Create missing collections; the point of the space comes last and marks the others as complete."""
         with self._lock:
-            if not self._made():
-                self._make()
+            if not self._exists():
+                self._create()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         from qdrant_client import models
 
-        with self._explained():
+        with self._errors_translated():
             sizes = {self._collection: self._space.dimension, self._pointed: 1}
             for name, size in sizes.items():
                 there = self._client.collection_exists(name)
                 if there and self._client.get_collection(name).config.params.vectors.size != size:
                     if self._client.count(name).count:
                         what = f"{name} of {self._where} is of another dimension than {size}"
-                        raise of_another_space(what, self._anew)
-                    # By somebody who did not come as far as to write into it.
+                        raise of_another_space(what, self._how_to_recreate)
+                    # Empty: its creator was interrupted before the first write.
                     self._client.delete_collection(name)
                     there = False
                 if not there:
@@ -323,10 +323,10 @@ class QdrantStore:
             self._client.upsert(
                 self._pointed, points=[models.PointStruct(id=_ABOUT, vector=[1.0], payload=payload)], wait=True
             )
-        self._made()
+        self._exists()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -335,7 +335,7 @@ class QdrantStore:
         except UnexpectedResponse as error:
             if error.status_code in (401, 403):
                 raise ConfigurationError(
-                    f"{self.label} answers {error.status_code}", hint="look at VECTOR_STORE_API_KEY"
+                    f"{self.label} answers {error.status_code}", hint="check VECTOR_STORE_API_KEY"
                 ) from None
             raise Unavailable(f"{self.label} answers {error.status_code}") from None
         except ResponseHandlingException:
@@ -343,7 +343,7 @@ class QdrantStore:
         except QdrantException as error:
             raise Unavailable(f"{self.label}: {error}"[:300]) from None
         except (AssertionError, AttributeError, TypeError, ValueError):
-            # The client takes for granted that a server of Qdrant's answers.
+            # The client assumes that the server is Qdrant.
             raise Unavailable(f"{self.label} answers what cannot be read") from None
 
 

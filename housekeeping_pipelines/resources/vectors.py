@@ -1,4 +1,4 @@
-"""The vector store and the embedder as the settings name them; neither is opened before it is used."""
+"""The vector store and the embedder that the settings name; each is opened on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Where vectors are kept, and what makes them."""
+    """Opens the embedder and the vector store."""
 
     settings: Settings
 
@@ -28,7 +28,7 @@ class Vectors:
     def embedder(self) -> Embedder:
         """
         Raises:
-            ConfigurationError: the settings do not go together.
+            ConfigurationError: the settings contradict each other.
         """
         from housekeeping_pipelines.resources.embedder.opening import open_embedder
 
@@ -37,14 +37,14 @@ class Vectors:
         return open_embedder(settings.embedding_base_url, key, settings.embedding_model)
 
     def open(self, database: Callable[[], sa.Engine]) -> VectorStore:
-        """The store, looked at and not changed; whoever opens it closes it.
+        """The store, checked and unchanged; the caller closes it.
 
         Args:
-            database: the platform's, for the store that is in it.
+            database: the platform's, which contains the default store.
 
         Raises:
-            ConfigurationError: it is not there, may not be used, or holds vectors of another model.
-            Unavailable: it, or the server of embeddings, does not answer.
+            ConfigurationError: the store is missing, not accessible, or contains vectors of another model.
+            Unavailable: the store or the embedding server does not answer.
         """
         from housekeeping_pipelines.resources.vector_store.opening import open_vector_store
 

@@ -269,7 +269,7 @@ def test_another_dimension_than_before_is_refused(web: WebServer, model: Model) 
     assert ours.space.dimension == 4
     model.change = lambda data: [data[0], {**data[1], "embedding": [1.0, 0.0]}]
     told = refusal(lambda: ours.embed(["a", "b"]), ConfigurationError)
-    assert "another dimension than 4; look at EMBEDDING_MODEL" in told
+    assert "another dimension than 4; check EMBEDDING_MODEL" in told
 
 
 def test_the_settings_name_a_server_or_none(web: WebServer, model: Model) -> None:

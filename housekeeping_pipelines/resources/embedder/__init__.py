@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TextRefused(HousekeepingError):
-    """The server does not take these texts, and would take others."""
+    """The server refuses these texts; it may accept others."""
 
 
 class Embedder(Protocol):
@@ -21,7 +21,7 @@ class Embedder(Protocol):
 
     @property
     def space(self) -> Space:
-        """The model and its dimension; a server is asked once, if it must be.
+        """The model and its dimension; a server is asked once for the dimension.
 
         Raises:
             Unavailable, ConfigurationError: as `embed`.
@@ -31,7 +31,7 @@ class Embedder(Protocol):
         """A vector of length 1 for each text, in their order.
 
         Raises:
-            TextRefused: the server does not take these texts.
-            Unavailable: the server does not answer, or not in time.
-            ConfigurationError: it does not know the model or the key, or answers in another dimension.
+            TextRefused: the server refuses these texts.
+            Unavailable: the server does not answer in time.
+            ConfigurationError: the server refuses the key, does not know the model, or answers in another dimension.
         """

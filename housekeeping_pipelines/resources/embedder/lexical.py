@@ -1,10 +1,10 @@
 """An embedder that needs no server: it compares words, not meanings.
 
-Every word and every three letters of a word add to eight of 384 places, which a hash chooses, with signs that it
-chooses too (feature hashing, Weinberger and others, 2009). Two words that had but one place, and met there, could not
-be told apart: of 1,980 sentences of documents that differ in one word, 76 were then nearer to another document; with
-eight it is one. Two texts are near if they share words or parts of words; a synonym is as far as any other word. It
-stands in until EMBEDDING_BASE_URL names a server.
+Feature hashing (Weinberger and others, 2009): each word and each trigram of a word is added to eight of 384 dimensions,
+with a sign each; a hash chooses both. With one dimension a word, colliding words would be the same: of 1,980 sentences
+of documents that differ in one word, 76 were then nearer to another document; with eight it is one. Texts are near if
+they share words or parts of words; a synonym is as far away as any other word. It is used until EMBEDDING_BASE_URL is
+set.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MODEL = "lexical-hashing-1"
 DIMENSION = 384
 
 _WORD = re.compile(r"\w+")
-# Parts tell inflections of a word; there are more of them than words.
-_PART_WEIGHT = 0.3
-_PLACES_A_FEATURE = 8
+# Trigrams match inflections of a word; there are more of them than words.
+_TRIGRAM_WEIGHT = 0.3
+_HASHES = 8
 
 
 class LexicalEmbedder:
-    """Feature hashing of words and their parts, normalised."""
+    """Feature hashing of words and their trigrams, normalised."""
 
     space = Space(MODEL, DIMENSION)
 
@@ -44,27 +44,27 @@ class LexicalEmbedder:
 
 
 def _vector(text: str) -> Vector:
-    places = [0.0] * DIMENSION
+    vector = [0.0] * DIMENSION
     for word, count in Counter(_WORD.findall(text.lower())).items():
         weight = 1 + math.log(count)
-        for place, share in _places(word):
-            places[place] += weight * share
-    length = math.hypot(*places)
+        for index, share in _components(word):
+            vector[index] += weight * share
+    length = math.hypot(*vector)
     if length == 0:
-        # Nothing is like a text without a word; but a vector it must have.
-        return [1.0, *places[1:]]
-    return [value / length for value in places]
+        # A text without a word is like no other, but needs a vector of length 1.
+        return [1.0, *vector[1:]]
+    return [value / length for value in vector]
 
 
 @lru_cache(maxsize=100_000)
-def _places(word: str) -> tuple[tuple[int, float], ...]:
+def _components(word: str) -> tuple[tuple[int, float], ...]:
     padded = f"<{word[:64]}>"
-    parts = [padded[at : at + 3] for at in range(len(padded) - 2)]
-    share = _PART_WEIGHT / math.sqrt(len(parts))
+    trigrams = [padded[at : at + 3] for at in range(len(padded) - 2)]
+    share = _TRIGRAM_WEIGHT / math.sqrt(len(trigrams))
     found: dict[int, float] = {}
-    for feature, weight in ((word, 1.0), *((part, share) for part in parts)):
-        digest = hashlib.blake2b(feature.encode(errors="surrogatepass"), digest_size=8 * _PLACES_A_FEATURE).digest()
-        for number in struct.unpack(f">{_PLACES_A_FEATURE}Q", digest):
-            place = number % DIMENSION
-            found[place] = found.get(place, 0.0) + (weight if number >> 63 else -weight)
+    for feature, weight in ((word, 1.0), *((trigram, share) for trigram in trigrams)):
+        digest = hashlib.blake2b(feature.encode(errors="surrogatepass"), digest_size=8 * _HASHES).digest()
+        for number in struct.unpack(f">{_HASHES}Q", digest):
+            index = number % DIMENSION
+            found[index] = found.get(index, 0.0) + (weight if number >> 63 else -weight)
     return tuple(found.items())

@@ -1,4 +1,4 @@
-"""Embeddings of any server that speaks OpenAI's `/embeddings`, through OpenAI's client."""
+"""Embeddings of any server with OpenAI's `/embeddings` interface, through OpenAI's client."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.resources.vector_store import Vector
 
-# OpenAI takes 2,048 texts and 300,000 tokens a request (its API reference); smaller servers take less.
+# OpenAI accepts 2,048 texts and 300,000 tokens a request (its API reference); smaller servers accept fewer.
 BATCH = 64
 BATCH_CHARACTERS = 200_000
 TIMEOUT_SECONDS = 60.0
-# The client's own, with back-off and Retry-After, for what may be better a moment later.
+# Of the client, with backoff and Retry-After, for transient errors.
 RETRIES = 2
 
 
@@ -40,9 +40,9 @@ class OpenAIEmbedder:
             raise ConfigurationError(
                 "EMBEDDING_BASE_URL needs the package openai", hint="pip install 'housekeeping-pipelines[openai]'"
             ) from None
-        # Without a name and a password, which may come before it.
+        # Without the user and password that an address may have.
         self._host, self._model, self._key = urlsplit(base_url).netloc.rpartition("@")[2], model, api_key
-        # Servers without keys want the header none the less.
+        # Servers without keys require the header all the same.
         self._client = openai.OpenAI(
             base_url=base_url, api_key=api_key or "none", timeout=timeout_seconds, max_retries=RETRIES
         )
@@ -54,21 +54,21 @@ class OpenAIEmbedder:
         """See `Embedder`."""
         with self._lock:
             if self._space is None:
-                self._space = Space(self._model, len(self._ask(["dimension"])[0]))
+                self._space = Space(self._model, len(self._request(["dimension"])[0]))
             return self._space
 
     def embed(self, texts: Sequence[str]) -> list[Vector]:
         """See `Embedder`."""
         dimension = self.space.dimension
-        vectors = [vector for batch in _batches(texts) for vector in self._ask(batch)]
+        vectors = [vector for batch in _batches(texts) for vector in self._request(batch)]
         if any(len(vector) != dimension for vector in vectors):
             raise ConfigurationError(
                 f"{self._model} at {self._host} answers in another dimension than {dimension}",
-                hint="look at EMBEDDING_MODEL and its server",
+                hint="check EMBEDDING_MODEL and its server",
             )
         return vectors
 
-    def _ask(self, texts: list[str]) -> list[Vector]:
+    def _request(self, texts: list[str]) -> list[Vector]:
         import openai
 
         try:
@@ -76,29 +76,29 @@ class OpenAIEmbedder:
             found = sorted(answer.data, key=lambda each: each.index)
             vectors = [_normalised(each.embedding) for each in found]
         except openai.APIStatusError as error:
-            raise self._refusal(error) from None
+            raise self._as_error(error) from None
         except openai.APIConnectionError as error:
             late = isinstance(error, openai.APITimeoutError)
             raise Unavailable(f"embeddings: {self._host} {'is too slow' if late else 'does not answer'}") from None
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise Unavailable(self._told(f"{self._host} answers what cannot be read: {error}")) from None
+            raise Unavailable(self._safe_message(f"{self._host} answers what cannot be read: {error}")) from None
         if len(vectors) != len(texts) or [each.index for each in found] != list(range(len(texts))):
             raise Unavailable(f"embeddings: {self._host} answers {len(vectors)} vectors for {len(texts)} texts")
         return vectors
 
-    def _refusal(self, error: Any) -> Exception:
+    def _as_error(self, error: Any) -> Exception:
         status = error.status_code
         said = f"embeddings: {self._host} answers {status}"
         if status in (401, 403):
-            return ConfigurationError(said, hint="look at EMBEDDING_API_KEY")
+            return ConfigurationError(said, hint="check EMBEDDING_API_KEY")
         if status == 404:
-            return ConfigurationError(said, hint=f"look at EMBEDDING_BASE_URL and EMBEDDING_MODEL ({self._model})")
+            return ConfigurationError(said, hint=f"check EMBEDDING_BASE_URL and EMBEDDING_MODEL ({self._model})")
         if status in (400, 413, 422):
-            return TextRefused(self._told(f"{self._host} answers {status}: {error.message}"))
+            return TextRefused(self._safe_message(f"{self._host} answers {status}: {error.message}"))
         return Unavailable(said)
 
-    def _told(self, text: str) -> str:
-        """In one line, and without the key, which a server may say again."""
+    def _safe_message(self, text: str) -> str:
+        """One line without the key, which a server may repeat."""
         line = " ".join(f"embeddings: {text}".split())
         return (line.replace(self._key, "***") if self._key else line)[:300]
 
@@ -110,7 +110,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         if batch and (len(batch) == BATCH or size + len(text) > BATCH_CHARACTERS):
             yield batch
             batch, size = [], 0
-        # Models refuse an empty text.
+        # Models refuse empty texts.
         batch.append(text or " ")
         size += len(text)
     if batch:

@@ -1,4 +1,4 @@
-"""The embedder that the settings name."""
+"""Opens the embedder that the settings name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def open_embedder(base_url: str | None, api_key: str | None, model: str | None) -> Embedder:
-    """A server's embedder, or the lexical one where neither a server nor a model is set.
+    """The embedder of a server, or the lexical one if neither a server nor a model is set.
 
     Raises:
-        ConfigurationError: one of the two is set, or the package is not installed.
+        ConfigurationError: only one of them is set, or the package is not installed.
     """
     if base_url is None and model is None:
         from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder

@@ -72,7 +72,7 @@ def phrases() -> list[str]:
         f"After {outcomes.FAILURES_UNTIL_ERROR} outages in a row its state is `error`",
         f"After {outcomes.GONE_UNTIL_REVIEW} times, a day apart",
         f"shorter than {number(100 * review.SHRUNK_TO)} % of the old one",
-        f"may have {number(policy.max_bytes / 2**20)} MiB, as transferred and once it is unpacked",
+        f"may have {number(policy.max_bytes / 2**20)} MiB, both transferred and decompressed",
         f"{policy.max_redirects} redirects and {number(policy.timeout_seconds)} seconds",
         f"after {vectors['min_age_hours'].default} hour,",
         f"more than {number(100 * vectors['max_fraction'].default)} % of the store",

@@ -57,7 +57,7 @@ def test_a_page_is_watched_from_its_first_text_to_its_last(
     told = here.run("sync-watched-documents", "--force", LOG_LEVEL="ERROR")
     assert (told.returncode, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
-    assert "  ✓ updated                 1  document" in lines
+    assert "  ✓ updated         1  document" in lines
     assert "    -The office opens at nine." in lines
     assert "    +The office opens at eight." in lines
     assert "The office opens at eight." in json.loads(file.read_text())["pageContent"]
@@ -89,7 +89,7 @@ def test_a_page_is_watched_from_its_first_text_to_its_last(
     assert here.json("watch", "list") == before
     told = here.run("watch", "remove", "1", LOG_LEVEL="ERROR")
     assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.splitlines()[0] == f"{reference} is watched no longer."
+    assert told.stdout.splitlines()[0] == f"{reference} is no longer watched."
     assert re.fullmatch(r"undo \S+ undo [0-9a-f]{8}", told.stdout.splitlines()[1])
 
 
@@ -128,9 +128,9 @@ def test_orphaned_vectors_are_named_and_then_deleted(engine: sa.Engine, here: In
     [
         (["add", "https://example.com"], "for a web page: link://https://example.com"),
         (["add", "gopher://example.com"], "there is no source for gopher://"),
-        (["add", "link://https://example.com"], "with --workspace SLUG one is made in it"),
-        (["add", "link://https://example.com", "--workspace", "nowhere"], "there are ops"),
-        (["add", "link://https://user:secret@example.com", "--workspace", "ops"], "is no reference to a document"),
+        (["add", "link://https://example.com"], "give --workspace SLUG to create one"),
+        (["add", "link://https://example.com", "--workspace", "nowhere"], "the workspaces are ops"),
+        (["add", "link://https://user:secret@example.com", "--workspace", "ops"], "is not a reference to a document"),
         (["remove", "17"], "there is no watched document 17"),
         (["review", "17", "--accept"], "there is no watched document 17"),
         (["review", "17"], "give exactly one of them"),

@@ -1,4 +1,4 @@
-"""`watch list | add | remove | review`: which documents are fetched again, and what waits for a person."""
+"""`watch list | add | remove | review`: which documents are fetched again, and which wait for a review."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Documents that are fetched again when they are due.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The document's number, as listed.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The document's id, as listed.")]
 
 
 def register(parent: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def sync_watched_documents(
-    max_documents: Annotated[int | None, typer.Option(min=1, help="The most documents that are taken.")] = None,
+    max_documents: Annotated[int | None, typer.Option(min=1, help="The maximum number of documents.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Take every watched document, due or not.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fetch and compare, and write nothing.")] = False,
     queue: Queue = False,
@@ -57,8 +57,8 @@ def sync_watched_documents(
 @app.command("list")
 def list_(json_: Json = False) -> None:
     """List the watched documents, ordered by due time."""
-    with _watching(session.start()) as watching:
-        entries = watching.entries()
+    with _administration(session.start()) as administration:
+        entries = administration.entries()
     if json_:
         output.as_json({"items": [_as_dict(entry) for entry in entries]})
         return
@@ -83,21 +83,21 @@ def list_(json_: Json = False) -> None:
 def add(
     reference: Annotated[str, typer.Argument(help="Such as link://https://example.com/page.")],
     workspace: Annotated[
-        str | None, typer.Option(metavar="SLUG", help="Where a document is made, if none comes from the reference.")
+        str | None, typer.Option(metavar="SLUG", help="Where to create a document, if the reference has none.")
     ] = None,
     every: Annotated[
         int | None, typer.Option(min=1, max=8760, metavar="HOURS", help="Default: WATCH_INTERVAL_HOURS.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Watch the documents that come from a reference."""
+    """Watch the documents of a reference."""
     settings = session.start()
     from housekeeping_pipelines.watched_documents.sources.opening import Sources
     from housekeeping_pipelines.watched_documents.sources.references import parse_reference
 
     Sources(settings).check(parse_reference(reference))
-    with _watching(settings) as watching:
-        watched = watching.add(
+    with _administration(settings) as administration:
+        watched = administration.add(
             reference,
             workspace=workspace,
             stale_after=None if every is None else timedelta(hours=every),
@@ -116,7 +116,7 @@ def add(
         )
         return
     what = "a new document" if watched.created else counted(watched.documents, "document")
-    verb = "is watched already" if watched.already else "is watched"
+    verb = "is already watched" if watched.already else "is watched"
     output.echo(f"{output.escape(reference)} {verb} as {watched.id}: {what}, every {_every(watched.stale_after)}.")
     if not watched.already:
         output.echo(f"[dim]fetch it now:[/] {output.command()} sync-watched-documents")
@@ -124,7 +124,7 @@ def add(
 
 @app.command()
 def remove(id_: Id, json_: Json = False) -> None:
-    """Watch a document no longer; its text stays as it is."""
+    """Stop watching a document; its text is kept."""
     settings = session.start()
     from housekeeping_pipelines.watched_documents import administration
 
@@ -134,7 +134,7 @@ def remove(id_: Id, json_: Json = False) -> None:
         documents = len(removal.entry.copies)
         output.as_json({"removed": removal.entry.id, "documents": documents, "run_id": removal.run_id})
         return
-    output.echo(f"{output.escape(removal.entry.name)} is watched no longer.")
+    output.echo(f"{output.escape(removal.entry.name)} is no longer watched.")
     _say_how_to_undo(removal.run_id)
 
 
@@ -142,13 +142,13 @@ def remove(id_: Id, json_: Json = False) -> None:
 def review(
     id_: Id,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Write the new text; of what is gone or fails: watch it no longer.")
+        bool, typer.Option("--accept", help="Write the new text; if it is gone or fails, stop watching it.")
     ] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Keep the text that is there, and go on watching.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Fetch it again by the next sync, and see.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Keep the current text, and continue to watch.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Fetch it again in the next sync.")] = False,
     json_: Json = False,
 ) -> None:
-    """Decide about a document that is held, gone or in error."""
+    """Decide what happens to a document that is held, gone or in error."""
     given: list[Decision] = [name for name, on in _decisions(accept, reject, retry) if on]
     if len(given) != 1:
         raise ConfigurationError("a review is one of --accept, --reject and --retry", hint="give exactly one of them")
@@ -172,7 +172,7 @@ def _decisions(accept: bool, reject: bool, retry: bool) -> list[tuple[Decision, 
 
 
 @contextmanager
-def _watching(settings: Settings) -> Iterator[WatchAdministration]:
+def _administration(settings: Settings) -> Iterator[WatchAdministration]:
     from housekeeping_pipelines.application.config import load_config
     from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 
@@ -192,7 +192,7 @@ def _runner(settings: Settings) -> Iterator[tuple[TaskRunner, HousekeepingConfig
 
 def _say_how_to_undo(run_id: str | None) -> None:
     if run_id is None:
-        output.echo("[yellow]![/] its place in the queue is gone for good: TRASH_RETENTION_DAYS is 0")
+        output.echo("[yellow]![/] this cannot be undone: TRASH_RETENTION_DAYS is 0")
     else:
         output.echo(f"[dim]undo[/] {output.command()} undo {run_id[:8]}")
 
@@ -209,7 +209,7 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
         "diff": (entry.known.held or {}).get("diff"),
         "every_hours": entry.stale_after / timedelta(hours=1),
         "last_synced_at": None if last is None else last.isoformat(),
-        "next_sync_at": None if entry.waits else entry.next_sync_at.isoformat(),
+        "next_sync_at": None if entry.awaits_review else entry.next_sync_at.isoformat(),
         "consecutive_failures": entry.failures,
     }
 
@@ -220,8 +220,8 @@ def _every(interval: timedelta) -> str:
 
 
 def _next(entry: Entry, now: datetime) -> str:
-    if entry.waits:
-        return "a person decides"
+    if entry.awaits_review:
+        return "needs a review"
     return "due" if entry.next_sync_at <= now else f"{entry.next_sync_at:%Y-%m-%d %H:%M}"
 
 

@@ -1,4 +1,4 @@
-"""What a person and the sensor do with the queue: look, list, add, remove, review."""
+"""Administration of the queue: the sensor's probe, and list, add, remove and review."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def probe_due(settings: Settings) -> int:
 
 @dataclass(frozen=True)
 class Watched:
-    """What `add` did: `created` a document, or found one; `already` was watched."""
+    """The result of `add`: whether it `created` the document, and whether that was `already` watched."""
 
     id: str
     documents: int
@@ -78,29 +78,29 @@ class WatchAdministration:
         return cls(connection, Queue(platform), platform)
 
     def entries(self) -> list[Entry]:
-        """Everything that is watched, in the order of its turns."""
+        """Every watched document, ordered by due time."""
         return self.queue.all(self.connection)
 
     def add(self, text: str, *, workspace: str | None, stale_after: timedelta | None, default: timedelta,
             now: datetime) -> Watched:  # fmt: skip
-        """Watch the documents that come from a reference; where a workspace has none, make one.
+        """Watch the documents of a reference; create one in the workspace if it has none.
 
-        A document that is watched already gets the interval, if one is given.
+        A document that is already watched gets the interval, if one is given.
 
         Raises:
-            ConfigurationError: it is no reference, there is no such document or workspace, or the platform does not
-                take a new document.
+            ConfigurationError: it is not a valid reference, there is no such document or workspace, or the platform
+                refuses a new document.
         """
         reference = parse_reference(text)
-        place = None if workspace is None else self._workspace(workspace)
-        filename = self._filename(reference, place)
+        workspace_key = None if workspace is None else self._workspace(workspace)
+        filename = self._filename(reference, workspace_key)
         created = filename is None
         if filename is None:
-            if place is None:
+            if workspace_key is None:
                 raise ConfigurationError(
-                    f"no document comes from {reference.text}", hint="with --workspace SLUG one is made in it"
+                    f"no document comes from {reference.text}", hint="give --workspace SLUG to create one"
                 )
-            filename = self._create(reference, place, now)
+            filename = self._create(reference, workspace_key, now)
         entry = next((each for each in self.entries() if each.filename == filename), None)
         self.queue.set_watched(self.connection, filename, watched=True)
         if entry is not None:
@@ -115,29 +115,29 @@ class WatchAdministration:
         return Watched(str(key), len(found), created, False, interval)
 
     def decide(self, entry: Entry, decision: Decision, now: datetime) -> str:
-        """End what waits for a person, by what does not end the watch; returns what becomes of the document.
+        """Apply a decision that does not end the watch; returns what happens next, for the user.
 
         Raises:
-            ConfigurationError: there is nothing to decide.
+            ConfigurationError: the document needs no decision.
         """
         if entry.state == "active" and decision != "retry":
             raise ConfigurationError(f"{entry.name} needs no decision", hint="`housekeeping watch list` shows which do")
         known = entry.known
         held = known.held or {}
-        due, said = now, "it is fetched again by the next sync"
+        due, message = now, "the next sync fetches it again"
         if decision == "accept":
             known = replace(known, accepted_hash=held.get("hash"), rejected_hash=None)
-            said = "the next sync fetches it again and writes it"
+            message = "the next sync fetches it again and writes it"
         elif decision == "reject" and entry.state == "held":
             known = replace(known, rejected_hash=held.get("hash"), accepted_hash=None)
-            due, said = now + entry.stale_after, "the text stays as it is until the source has another one"
+            due, message = now + entry.stale_after, "the current text is kept until the source has another one"
         elif decision == "reject":
-            due, said = now + entry.stale_after, "it stays as it is, and is fetched again in its turn"
+            due, message = now + entry.stale_after, "it is kept, and fetched again when it is due"
         known = replace(known, held=None, gone_count=0, gone_at=None)
         change = Change("active", due, 0, "exited", {}, known)
         self.queue.reschedule(self.connection, [(entry, change)])
         self.queue.save_known(self.connection, [(entry, known)])
-        return said
+        return message
 
     def find(self, id_: str) -> Entry:
         """The watched document of this id, locked for the transaction.
@@ -148,7 +148,7 @@ class WatchAdministration:
         entry = self.queue.find(self.connection, id_)
         if entry is None:
             raise ConfigurationError(
-                f"there is no watched document {id_}", hint="`housekeeping watch list` shows their ids"
+                f"there is no watched document {id_}", hint="run `housekeeping watch list` to see their ids"
             )
         return entry
 
@@ -168,13 +168,15 @@ class WatchAdministration:
         key = self.connection.scalar(sa.select(workspaces["id"]).where(workspaces["slug"] == slug))
         if key is None:
             names = ", ".join(list(found)[:10])
-            raise ConfigurationError(f"there is no workspace {slug!r}", hint=f"there are {names}" if names else None)
+            raise ConfigurationError(
+                f"there is no workspace {slug!r}", hint=f"the workspaces are {names}" if names else None
+            )
         return key
 
     def _filename(self, reference: Reference, workspace: Any) -> str | None:
-        """The file name of a document that comes from the reference, preferably of this workspace."""
+        """The file name of a document of the reference, in the workspace if one is given; None if there is none."""
         d = self.queue.documents
-        # The column may be a text that is no JSON: what it holds is found as text, and then read.
+        # The column may hold text that is not JSON: search it as text, and parse what was found.
         found = {json.dumps(reference.text, ensure_ascii=escaped) for escaped in (True, False)}
         about = sa.cast(d["metadata"], sa.Text)
         statement = sa.select(d["filename"], d["metadata"]).where(
@@ -208,18 +210,18 @@ class WatchAdministration:
                 self.connection.execute(sa.insert(d.live.selectable).values(given))
         except sa.exc.DBAPIError as error:
             raise ConfigurationError(
-                f"{d.live.label} does not take a new document: {database_errors.describe(error)}",
-                hint="add the document in the application, and watch it then",
+                f"{d.live.label} refuses a new document: {database_errors.describe(error)}",
+                hint="add the document in the application, then watch it",
             ) from None
         return filename
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What a review did: the document as it was, and what becomes of it.
+    """The result of a review: the document as it was, and what happens next.
 
     Attributes:
-        run_id: of the run to undo, where the watch was ended and its place is in the trash.
+        run_id: of the run to undo, if the decision ended the watch.
     """
 
     entry: Entry
@@ -240,11 +242,11 @@ def remove(runner: TaskRunner, config: HousekeepingConfig, id_: str) -> Removal:
 
 
 def review(runner: TaskRunner, config: HousekeepingConfig, id_: str, decision: Decision) -> Reviewed:
-    """End what waits for a person.
+    """Apply a decision about a document that is held, gone or in error.
 
     Raises:
-        ConfigurationError: there is no watched document of this id, or nothing to decide.
-        HousekeepingError: as `stop_watching`, where the decision ends the watch.
+        ConfigurationError: there is no watched document of this id, or it needs no decision.
+        HousekeepingError: as `stop_watching`, if the decision ends the watch.
     """
     with runner.engine.begin() as connection:
         administration = WatchAdministration.on(connection, config)
@@ -252,4 +254,4 @@ def review(runner: TaskRunner, config: HousekeepingConfig, id_: str, decision: D
         if decision != "accept" or entry.state not in ("gone", "error"):
             return Reviewed(entry, administration.decide(entry, decision, runner.clock()))
     removal = stop_watching(runner, config, entry, only_as_read=True)
-    return Reviewed(entry, "it is watched no longer; the document stays as it is", removal.run_id)
+    return Reviewed(entry, "it is no longer watched; the document is kept", removal.run_id)

@@ -36,7 +36,7 @@ def check_watched_documents(surroundings: Surroundings) -> Iterator[Check]:
         yield Check(
             f"task {_TASK}",
             "warning" if failing else "ok",
-            f"documents that wait for a person, or fail again and again: {failing:,}"
+            f"documents that wait for a review, or fail repeatedly: {failing:,}"
             if failing
             else f"from {', '.join(Sources(surroundings.settings).schemes())}",
             "`housekeeping watch list` says why" if failing else None,

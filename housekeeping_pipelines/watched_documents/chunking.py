@@ -1,8 +1,8 @@
-"""From a text to chunks whose borders follow from the text around them.
+"""Content-defined chunking: the borders of chunks depend only on the text around them.
 
-A change in one place must not move the borders everywhere behind it, or every chunk after it would have to be embedded
-again. So a border is where a block (a paragraph, a heading, a fenced listing) has the smallest hash of all blocks
-near it: that depends on nothing but these blocks. A heading always counts as smaller than what is none.
+An edit must not move the borders behind it, or every later chunk would have to be embedded again. A chunk therefore
+begins at a block (a paragraph, a heading, a fenced listing) whose hash is the smallest of all blocks near it, which
+depends on these blocks alone. A heading always ranks below other blocks.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-# Characters, of which embedding models take 2,000 (about 500 tokens) well, and within which most paragraphs fit.
+# In characters: embedding models do well with 2,000 (about 500 tokens), and most paragraphs are shorter.
 MAX_CHARACTERS = 2000
-# How far around it a block must be the smallest to begin a chunk; chunks are then about as long on average.
+# In characters: the neighbourhood in which a block must be the smallest. Chunks are about as long on average.
 REACH = 300
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
@@ -29,7 +29,7 @@ class TextChunk:
 
 
 def split(text: str) -> list[TextChunk]:
-    """The chunks of a text, of at most 2,000 characters each; nothing but white space is left out."""
+    """The chunks of a text, of at most 2,000 characters each; only white space is dropped."""
     parts = [part for segment in _segments(_blocks(text)) for part in _fitting(segment)]
     return [TextChunk(part, content_hash(part)) for part in parts if part.strip()]
 
@@ -40,7 +40,7 @@ def content_hash(text: str) -> str:
 
 
 def _blocks(text: str) -> list[str]:
-    """What blank lines part, but for those within a fence."""
+    """The blocks between blank lines; a blank line within a fence does not end a block."""
     blocks: list[str] = []
     lines: list[str] = []
     fence = ""
@@ -72,7 +72,7 @@ def _segments(blocks: list[str]) -> list[list[str]]:
 
 
 def _fitting(segment: list[str]) -> list[str]:
-    """A segment as it is, or, where it is too long, in parts of as many blocks as fit."""
+    """A segment, split into parts of as many blocks as fit if it is too long."""
     parts: list[list[str]] = []
     size = 0
     for block in segment:
@@ -90,7 +90,7 @@ def _rank(block: str) -> tuple[bool, bytes]:
 
 
 def _begins(place: int, ranks: list[tuple[bool, bytes]], offsets: list[int]) -> bool:
-    """Whether no block within reach has a smaller hash; of equal ones the first begins."""
+    """Whether a chunk begins here: no block within reach ranks lower; the first of equal ones begins."""
     before, after = place - 1, place + 1
     while before >= 0 and offsets[place] - offsets[before + 1] < REACH:
         if ranks[before] <= ranks[place]:
@@ -104,7 +104,7 @@ def _begins(place: int, ranks: list[tuple[bool, bytes]], offsets: list[int]) -> 
 
 
 def _cut(block: str) -> list[str]:
-    """A block that is too long by itself, at the ends of its sentences or lines."""
+    """A block that is too long, split at the ends of sentences or lines."""
     from semantic_text_splitter import MarkdownSplitter
 
     return list(MarkdownSplitter(MAX_CHARACTERS).chunks(block))

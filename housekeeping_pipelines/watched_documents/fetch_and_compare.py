@@ -1,6 +1,6 @@
-"""One watched document from its source to a generation of vectors that no search sees yet.
+"""Fetches a watched document, compares it, and writes a generation of vectors that no search sees yet.
 
-This is what runs beside others: it changes nothing that anybody reads. What it finds is then published, or not.
+This runs in many threads at the same time: it changes nothing that a reader sees. `publishing` publishes the result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# About 4,000 chunks; nobody reads a longer page, and whoever makes one wants to fill the store.
+# About 4,000 chunks; a longer page is not made to be read, and would fill the store.
 MAX_TEXT_CHARACTERS = 5_000_000
 
 Kind = Literal["updated", "unchanged", "held", "gone", "failed"]
@@ -38,14 +38,14 @@ Kind = Literal["updated", "unchanged", "held", "gone", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What was found of a document.
+    """The result of fetching and comparing a document.
 
     Attributes:
-        hash: of the new text; None where there is none.
-        old, text: the text that is there and the new one, where they differ.
-        state: the source's own, which replaces the one that is kept.
-        generation, published: of the vectors that were written and are not switched to yet.
-        reason: why it is held, gone or failed, or what was done besides.
+        hash: of the new text; None if there is no new text.
+        old, text: the current text and the new one, if they differ.
+        state: of the source; replaces the stored one.
+        generation, published: of the vectors that were written and are not current yet.
+        reason: why the document is held, gone or failed; or a note about an update.
     """
 
     entry: Entry
@@ -66,7 +66,7 @@ class FetchResult:
 
 @dataclass(frozen=True)
 class DocumentFetcher:
-    """Looks at watched documents, many at once."""
+    """Fetches and compares watched documents; it may be used by many threads at once."""
 
     source: Source
     store: VectorStore
@@ -79,7 +79,7 @@ class DocumentFetcher:
         """Fetch and compare a document; where it changed, embed what is new and write a generation for every copy.
 
         Raises:
-            HousekeepingError: the embedder or the vector store cannot be used: that is no fault of the document.
+            HousekeepingError: the embedder or the vector store is not usable, which is not the document's fault.
         """
         try:
             return self._examine(entry)
@@ -96,13 +96,13 @@ class DocumentFetcher:
         if isinstance(outcome, Unchanged):
             if in_place:
                 return FetchResult(entry, "unchanged", hash=known.content_hash, state=outcome.state, bytes=fetched)
-            # Somebody was interrupted, or a copy is new: what is there has to be made whole again.
+            # A run was interrupted, or a copy is new: fetch the whole to complete it.
             outcome = self._fetch(entry, None)
             fetched += getattr(outcome, "bytes", 0)
         if isinstance(outcome, Gone):
             return FetchResult(entry, "gone", outcome.reason)
         if isinstance(outcome, Unchanged):
-            outcome = Failed("the source says that nothing changed, although it was asked for the whole")
+            outcome = Failed("the source answers that nothing changed to an unconditional request")
         if isinstance(outcome, Failed):
             return _failed(entry, outcome.reason, outcome)
         return self._compare(entry, outcome, fetched, in_place=in_place)
@@ -115,12 +115,12 @@ class DocumentFetcher:
         except ConfigurationError as error:
             return Failed(error.one_line)
         except Exception as error:
-            # A source of somebody else's: it must not end the run for the others.
+            # A third-party source must not end the run for the other documents.
             logger.exception("%s: its source failed", entry.name)
             return Failed(f"its source failed: {type(error).__name__}: {error}"[:500])
 
     def _in_place(self, entry: Entry) -> bool:
-        """Whether every copy has the vectors that are known of."""
+        """Whether every copy has the vectors of the last sync."""
         if entry.known.generation is None:
             return False
         for copy in entry.copies:
@@ -137,7 +137,7 @@ class DocumentFetcher:
             return _failed(entry, f"its text has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}")
         digest = content_hash(text)
         if digest == known.rejected_hash:
-            # The state that is kept stays that of the text that is kept.
+            # The stored state remains the one of the stored text.
             return FetchResult(entry, "unchanged", "the text that was rejected", hash=known.content_hash, bytes=fetched)
         if digest == known.content_hash and in_place:
             return FetchResult(entry, "unchanged", hash=digest, state=content.state, bytes=fetched)
@@ -155,7 +155,7 @@ class DocumentFetcher:
         return FetchResult(
             entry,
             "updated",
-            "its vectors were made" if same else "",
+            "its vectors were created" if same else "",
             hash=digest,
             text=text,
             old=old,
@@ -172,12 +172,12 @@ class DocumentFetcher:
         try:
             return self.texts.read(entry.copies[0].docpath)
         except TextFileError as error:
-            # What cannot be read is lost already; the new text takes its place.
+            # An unreadable text is lost; the new one replaces it.
             logger.warning("%s: %s", entry.name, error)
             return None
 
     def _write(self, entry: Entry, generation: str, published: str, title: str | None, text: str) -> tuple[int, int]:
-        """A generation for every copy from the same vectors; returns how many chunks were embedded, and were not."""
+        """Write a generation for every copy from the same vectors; returns the embedded and the reused chunks."""
         parts = split(text)
         vectors: dict[str, Vector] = {}
         current = {copy.doc_id: self.store.current(copy.doc_id) for copy in entry.copies}
@@ -200,7 +200,7 @@ class DocumentFetcher:
 
 
 def _clean(text: str) -> str:
-    """Without what PostgreSQL and UTF-8 cannot hold, and with one kind of line end."""
+    """The text without characters that PostgreSQL and UTF-8 cannot store, with `\\n` as line ends."""
     plain = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     return plain.encode(errors="replace").decode()
 

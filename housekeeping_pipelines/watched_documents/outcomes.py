@@ -1,4 +1,4 @@
-"""What is recorded of a watched document for each outcome: its state, its next turn, and what is known of it."""
+"""What the queue records for each outcome of a fetch: the state, the next due time, and the stored knowledge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.fetch_and_compare import FetchResult
     from housekeeping_pipelines.watched_documents.queue import Known, State
 
-# A source that is down for an hour is asked twice in it, not twelve times.
+# A source that is down for an hour is tried twice in that hour, not twelve times.
 FIRST_DELAY = timedelta(hours=1)
 # A document that keeps failing is still fetched once a day.
 DAILY = timedelta(days=1)
@@ -27,7 +27,7 @@ GONE_UNTIL_REVIEW = 3
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Turns the result of a fetch into what the queue records.
+    """Turns the result of a fetch into a change of the queue.
 
     Attributes:
         jitter: returns 0 to 1, so that documents that failed together are not fetched again together.
@@ -37,7 +37,7 @@ class Outcomes:
     jitter: Callable[[], float]
 
     def change(self, result: FetchResult) -> Change:
-        """What is recorded of the document."""
+        """The change that the queue records."""
         known = replace(result.entry.known, last_error=None)
         if result.kind == "updated":
             return self._updated(result, known)
@@ -96,19 +96,19 @@ class Outcomes:
         return Change(state, self.clock() + delay, failures, "failed", _record(result), known)
 
     def _backoff(self, failures: int) -> timedelta:
-        """1, 2, 4, 8 hours, and then a day, give or take a tenth."""
+        """Exponential backoff: 1, 2, 4, 8 hours, then a day, with a jitter of a tenth."""
         whole = min(FIRST_DELAY * 2 ** min(failures - 1, 10), DAILY) if failures < FAILURES_UNTIL_ERROR else DAILY
         return whole * (0.9 + 0.2 * self.jitter())
 
 
 def published_metadata(result: FetchResult) -> dict[str, object]:
-    """What the platform keeps of an updated document besides its text; the vectors carry the same stamp."""
+    """The metadata of an updated document; its vectors carry the same `published` stamp."""
     title = {"title": result.title} if result.title and not result.entry.copies[0].metadata.get("title") else {}
     return {"published": result.published, **title}
 
 
 def _record(result: FetchResult, workspaces: list[str] | None = None) -> dict[str, object]:
-    """What `document_sync_runs.result` gets, in the form of the replaced system."""
+    """The value of `document_sync_runs.result`, in the format of the replaced system."""
     return {
         "filename": result.entry.filename,
         "workspacesModified": workspaces or [],

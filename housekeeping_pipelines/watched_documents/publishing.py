@@ -1,10 +1,10 @@
-"""What a sync found is published here, by the one thread that has the run's session.
+"""Publishes the results of a sync, in the one thread that owns the run's session.
 
-A session that lost its lock publishes nothing. The order is such that the next run repairs a crash at any point, since
-it compares what it knows with what the store has:
+A run that lost its session, and with it its lock, publishes nothing. The order lets the next run repair a crash at any
+point, since it compares the record with the store:
 
-    a generation for every copy, invisible -> the text beside the old one -> every copy switched, its text in place
-    -> the queue, what is known and the run's record in one transaction -> the old generations deleted
+    write a generation for every copy, invisible -> write the text beside the old one -> switch every copy and replace
+    its text -> update the queue, the knowledge and the run's record in one transaction -> delete the old generations
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.tally import SyncTally
     from housekeeping_pipelines.watched_documents.texts import Texts
 
-# Results that change nothing but rows are recorded so many at a time.
+# Results that change only rows are recorded in batches of this size.
 ROWS_BATCH_SIZE = 50
-# Updates wait for so many others, to be published with them in as few statements.
+# Updates are published in batches of this size, to save statements.
 UPDATES_BATCH_SIZE = 16
-# Most of publishing is waiting for disks.
+# Publishing mostly waits for disks.
 WORKERS = 8
 
 
 @dataclass
 class Publisher:
-    """Publishes the results of one run in batches, and counts each when it is recorded.
+    """Publishes the results of one run in batches; each result is counted once it is recorded.
 
     Attributes:
         pool: of WORKERS threads, in which texts and generations are replaced.
@@ -57,7 +57,7 @@ class Publisher:
     _pruning: list[Future[None]] = field(default_factory=list)
 
     def add(self, result: FetchResult) -> None:
-        """Take a result; updates wait for `publish_updates`, the others for their batch to be full."""
+        """Queue a result: updates until `publish_updates`, the others until their batch is full."""
         if result.kind == "updated":
             self.updates.append(result)
             return
@@ -66,7 +66,7 @@ class Publisher:
             self.record_rows()
 
     def publish_updates(self) -> None:
-        """Publish the updates that are ready; their old generations are deleted meanwhile."""
+        """Publish the queued updates; their old generations are deleted in the background."""
         results, self.updates = self.updates, []
         if not results:
             return
@@ -75,20 +75,20 @@ class Publisher:
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            # The platform refuses what is recorded of one of them; each by itself shows which.
+            # The platform refuses the record of one of them: publish each alone to find out which.
             published = [each for result in results for each in self._publish_alone(result)]
         for result, change in published:
             self.tally.count(self.run.task, result, change)
             self._pruning.append(self.pool.submit(self._prune, result.entry))
 
     def record_rows(self) -> None:
-        """Record the results that change nothing but rows."""
+        """Record the queued results that change only rows."""
         results, self._rows = self._rows, []
         if results:
             self._record(results)
 
     def pruning(self) -> list[Future[None]]:
-        """The deletions of old generations that have been started."""
+        """The deletions of old generations that were started."""
         return self._pruning
 
     def _publish_alone(self, result: FetchResult) -> list[tuple[FetchResult, Change]]:
@@ -101,7 +101,7 @@ class Publisher:
             return []
 
     def _publish(self, results: list[FetchResult]) -> list[tuple[FetchResult, Change]]:
-        """See the module's text for the order; returns what was published."""
+        """Publish in the order of the module's docstring; returns what was published."""
         failed: list[tuple[FetchResult, str]] = []
         done: list[tuple[FetchResult, Change]] = []
         with self.run.connection.begin():
@@ -118,7 +118,7 @@ class Publisher:
         return done
 
     def _replace(self, result: FetchResult) -> str | None:
-        """Switch every copy and put its text in place; returns why that could not be."""
+        """Switch every copy and replace its text; returns why it failed, or None."""
         assert result.generation is not None and result.text is not None  # noqa: S101, PT018 - it is updated
         copies = result.entry.copies
         files = {
@@ -154,7 +154,7 @@ class Publisher:
             if error.connection_invalidated:
                 raise
             if len(results) == 1:
-                # Not even this can be recorded; the document stays due, and the next run tries it again.
+                # The platform refuses even this record: the document stays due, and the next run tries again.
                 self.tally.count_unrecorded(self.run.task, results[0].entry, database_errors.describe(error))
                 return
             for result in results:
@@ -165,7 +165,7 @@ class Publisher:
             self.tally.count(self.run.task, result, change)
 
     def _lease(self, results: list[FetchResult]) -> list[FetchResult]:
-        """Lock the documents for the transaction; those that others have or changed are left out."""
+        """Lock the documents for the transaction; those that others locked or changed are left out."""
         leased = {each.key for each in self.queue.lease(self.run.connection, [each.entry for each in results])}
         return [each for each in results if each.entry.key in leased]
 

@@ -1,7 +1,7 @@
-"""Which documents are watched, when each is due, and what is known of it.
+"""The queue of watched documents: when each is due, and what the last syncs stored about it.
 
-The platform's `document_sync_queues` has one row a file name: a document and its copies in other workspaces are
-fetched once. What the platform has no column for is in `housekeeping.watched_documents`.
+The platform's `document_sync_queues` has one row per file name: a document and its copies in other workspaces are
+fetched once. `housekeeping.watched_documents` stores what the platform has no column for.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 State = Literal["active", "error", "gone", "held"]
 RunStatus = Literal["success", "exited", "failed"]
 
-# What a sync takes by itself; the others wait for a person.
+# A sync takes documents in these states; the others wait for a review.
 SYNCED_STATES = ("active", "error")
 
-# As in the system that this one replaces; the most is what `watch add --every` takes.
+# As in the replaced system; the maximum is that of `watch add --every`.
 MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = timedelta(hours=1), timedelta(days=7), timedelta(hours=8760)
 
-# Entries that are read at once: each has its copies, but no text.
+# An entry has its copies, but no text.
 _READ_BATCH_SIZE = 200
 
-# What we keep of each place in the queue.
+# Our own columns of each queue entry.
 watched_state = watched_documents
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A document of one workspace; `key` is its row's, `doc_id` the name of its vectors."""
+    """A document in one workspace; `key` is the key of its row, `doc_id` the name of its vectors."""
 
     key: Any
     doc_id: str
@@ -52,7 +52,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the last syncs left; see `housekeeping.watched_documents`."""
+    """What the last syncs stored; the columns of `housekeeping.watched_documents`."""
 
     content_hash: str | None = None
     generation: str | None = None
@@ -68,7 +68,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A watched document with its copies, the one that the queue names first."""
+    """A watched document with its copies; the one that the queue refers to comes first."""
 
     key: Any
     filename: str
@@ -87,28 +87,28 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The document as messages name it."""
         return self.reference or self.filename
 
     @property
-    def waits(self) -> bool:
-        """Whether a person decides what becomes of it."""
+    def awaits_review(self) -> bool:
+        """Whether no sync takes it until it is reviewed."""
         return self.state not in SYNCED_STATES
 
     @property
     def reason(self) -> str | None:
-        """Why it is held, or what went wrong the last time; None if nothing did."""
+        """Why it is held, or the last error; None if the last sync succeeded."""
         held = self.known.held
         return held["reason"] if held and self.state == "held" else self.known.last_error
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a sync found and did, as it is recorded.
+    """What is recorded of one sync of a document.
 
     Attributes:
-        synced: whether the source answered, so that `last_synced_at` moves.
-        metadata: what the copies' own `metadata` gets.
+        synced: whether the source answered, so that `last_synced_at` is set.
+        metadata: is merged into the `metadata` of the copies.
     """
 
     state: State
@@ -122,7 +122,7 @@ class Change:
 
 
 class Queue:
-    """The queue in the live database. Its methods are part of the connection's transaction.
+    """The queue in the live database. Its methods run in the connection's transaction.
 
     Raises:
         ConfigurationError: the platform lacks one of the tables, or a column.
@@ -134,26 +134,26 @@ class Queue:
         self.runs: MappedTable = platform.table("document_sync_runs")
 
     def count_due(self, connection: sa.Connection, now: datetime, *, limit: int) -> int:
-        """How many documents are due, at most `limit`; those that are watched and in no queue are."""
+        """The number of due documents, at most `limit`; watched documents without a queue entry are due."""
         due = sa.select(sa.literal(1)).select_from(self._joined()).where(self._is_due(now)).limit(limit)
         unqueued = self._unqueued().limit(limit)
         both = sa.union_all(due.subquery().select(), sa.select(sa.literal(1)).select_from(unqueued.subquery()))
         return min(limit, connection.scalar(sa.select(sa.func.count()).select_from(both.subquery())) or 0)
 
     def count_failing(self, connection: sa.Connection) -> int:
-        """How many documents fail again and again, or wait for a person."""
+        """The number of documents that fail repeatedly or wait for a review."""
         waiting = sa.select(sa.func.count()).select_from(self._joined()).where(self.queues["state"] != "active")
         return connection.scalar(waiting) or 0
 
     def enqueue_missing(self, connection: sa.Connection, now: datetime, stale_after: timedelta) -> int:
-        """Give a place in the queue to what is watched and has none, as a copy whose first document was deleted."""
+        """Create missing queue entries, as for a copy whose first document was deleted; returns their number."""
         unqueued = list(connection.scalars(self._unqueued()))
         for key in unqueued:
             self.insert(connection, key, now, stale_after)
         return len(unqueued)
 
     def insert(self, connection: sa.Connection, document: Any, due: datetime, stale_after: timedelta) -> Any:
-        """A new place in the queue; returns its key."""
+        """Create a queue entry; returns its key."""
         q = self.queues
         given = self._values(
             q,
@@ -167,38 +167,38 @@ class Queue:
         return connection.scalar(sa.insert(q.live.selectable).values(given).returning(q["id"]))
 
     def delete_unknown(self, connection: sa.Connection) -> None:
-        """Drop what is known of places that are neither in the queue nor in the trash, from where undo brings them."""
+        """Delete the knowledge about entries that are neither in the queue nor in the trash, where undo finds them."""
         q = self.queues
-        # Keeps the trash's tables from being dropped meanwhile.
+        # Keeps the trash's tables from being dropped.
         connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
         tables = [q.live.selectable]
         for mirror in find_mirrors(connection):
             of_queue = (mirror.source_schema, mirror.source_table) == (q.live.schema, q.live.name)
             if of_queue and q["id"].name in mirror.selectable.c:
                 tables.append(mirror.selectable)
-        # One statement and so one snapshot: no place is between the queue and the trash.
+        # One statement has one snapshot, in which no entry is between the queue and the trash.
         there = sa.union_all(*(sa.select(sa.cast(table.c[q["id"].name], sa.Text)) for table in tables))
         connection.execute(sa.delete(watched_state).where(watched_state.c.queue.not_in(there)))
 
     def due(self, connection: sa.Connection, now: datetime, *, force: bool, limit: int | None) -> list[Any]:
-        """The keys of what is to be synced, the one that waited longest first."""
+        """The keys of the entries to sync, ordered by due time."""
         wanted = self.queues["state"].in_(SYNCED_STATES) if force else self._is_due(now)
         keys = sa.select(self.queues["id"]).select_from(self._joined()).where(wanted)
         return list(connection.scalars(keys.order_by(self.queues["next_sync_at"], self.queues["id"]).limit(limit)))
 
     def read(self, connection: sa.Connection, keys: Sequence[Any]) -> Iterator[Entry]:
-        """The entries of these keys in their order; what went meanwhile is left out."""
+        """The entries of these keys, in their order; entries deleted since are left out."""
         for start in range(0, len(keys), _READ_BATCH_SIZE):
             part = keys[start : start + _READ_BATCH_SIZE]
             found = {entry.key: entry for entry in self._entries(connection, self.queues["id"].in_(part))}
             yield from (found[key] for key in part if key in found)
 
     def all(self, connection: sa.Connection) -> list[Entry]:
-        """Every entry, in the order of their turns."""
+        """Every entry, ordered by due time."""
         return sorted(self._entries(connection, sa.true()), key=lambda entry: entry.next_sync_at)
 
     def failing(self, connection: sa.Connection, limit: int) -> list[Entry]:
-        """What waits for a person or went wrong the last time, those that wait first."""
+        """Entries that wait for a review or failed the last time; those that wait come first."""
         q = self.queues
         wrong = sa.or_(q["state"] != "active", q["consecutive_failures"] > 0, watched_state.c.last_error.is_not(None))
         found = sa.select(q["id"]).select_from(self._with_state()).where(wrong)
@@ -210,7 +210,7 @@ class Queue:
         return next(iter(self._entries(connection, sa.cast(self.queues["id"], sa.Text) == id_, lock=True)), None)
 
     def lease(self, connection: sa.Connection, entries: Sequence[Entry]) -> list[Entry]:
-        """Lock entries for the transaction; those that others have, or changed since they were read, are left out."""
+        """Lock entries for the transaction; those that others locked, or changed since they were read, are left out."""
         q = self.queues
         statement = sa.select(q["id"], _finite(q["next_sync_at"]), q["state"]).with_for_update(skip_locked=True)
         rows = connection.execute(statement.where(q["id"].in_([each.key for each in entries])))
@@ -218,7 +218,7 @@ class Queue:
         return [each for each in entries if mine.get(each.key) == (each.next_sync_at, each.state)]
 
     def record(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], now: datetime) -> None:
-        """Write down what a sync found: the place in the queue, what is known, a run, the copies' metadata."""
+        """Record syncs: the queue entry, the knowledge, a run, and the copies' metadata."""
         self.reschedule(connection, changes, synced_at=now)
         self._merge_metadata(connection, changes)
         self.save_known(connection, [(entry, change.known) for entry, change in changes])
@@ -238,9 +238,9 @@ class Queue:
     def reschedule(
         self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]], *, synced_at: datetime | None = None
     ) -> None:
-        """Say when entries are due, and in which state they are; `synced_at` counts for those that were synced."""
+        """Set the due time and the state of entries, and `synced_at` of those that were synced."""
         q = self.queues
-        # The name of a parameter that is a column's would set that column too, and theirs may have any name.
+        # SQLAlchemy also sets a column with the name of a parameter, and a platform's columns may have any name.
         values = self._values(
             q,
             next_sync_at=sa.bindparam("bound_due"),
@@ -262,33 +262,33 @@ class Queue:
         connection.execute(sa.update(q.live.selectable).where(q["id"] == sa.bindparam("bound_id")).values(values), rows)
 
     def save_known(self, connection: sa.Connection, known: Sequence[tuple[Entry, Known]]) -> None:
-        """Keep what is known of entries."""
+        """Store the knowledge about entries."""
         statement = insert(watched_state)
         columns = {name: statement.excluded[name] for name in Known.__slots__}
         rows = [{"queue": entry.id} | {name: getattr(each, name) for name in Known.__slots__} for entry, each in known]
         connection.execute(statement.on_conflict_do_update(index_elements=["queue"], set_=columns), rows)
 
     def set_watched(self, connection: sa.Connection, filename: str, *, watched: bool) -> None:
-        """Mark a document and its copies as watched, or not."""
+        """Set `watched` of a document and its copies."""
         d = self.documents
         connection.execute(
             sa.update(d.live.selectable).where(d["filename"] == filename).values({d["watched"].name: watched})
         )
 
     def unwatch(self, connection: sa.Connection, filename: str) -> list[Any]:
-        """Take the mark from a document and its copies; returns the keys of those that had it."""
+        """Clear `watched` of a document and its copies; returns the keys of those that had it set."""
         d = self.documents
         marked = sa.update(d.live.selectable).where(d["filename"] == filename, d["watched"])
         return list(connection.scalars(marked.values({d["watched"].name: False}).returning(d["id"])))
 
     def watch_again(self, connection: sa.Connection, documents: Sequence[Any]) -> None:
-        """Mark documents as watched by their keys."""
+        """Set `watched` of documents by their keys."""
         d = self.documents
         marked = sa.update(d.live.selectable).where(d["id"].in_(documents))
         connection.execute(marked.values({d["watched"].name: True}))
 
     def _merge_metadata(self, connection: sa.Connection, changes: Sequence[tuple[Entry, Change]]) -> None:
-        """Add to the copies' metadata as it is now: the application may have changed it since it was read."""
+        """Merge into the copies' current metadata, which the application may have changed since it was read."""
         d = self.documents
         added = {copy.key: change.metadata for entry, change in changes if change.metadata for copy in entry.copies}
         if not added:
@@ -304,7 +304,7 @@ class Queue:
             connection.execute(statement, rows)
 
     def _values(self, table: MappedTable, **values: Any) -> dict[str, Any]:
-        """The values by the names of the live table's columns; what it has no column for is left out."""
+        """The values by the live table's column names; values without a column are left out."""
         return {theirs: value for name, value in values.items() if (theirs := table.names[name]) is not None}
 
     def _joined(self) -> sa.FromClause:
@@ -319,7 +319,7 @@ class Queue:
         return sa.and_(self.queues["next_sync_at"] <= now, self.queues["state"].in_(SYNCED_STATES))
 
     def _unqueued(self) -> sa.Select[Any]:
-        """The first document of each file name that is watched and in no queue."""
+        """The first document of each watched file name without a queue entry."""
         d = self.documents
         others = d.live.selectable.alias("others")
         queued = (
@@ -356,7 +356,7 @@ class Queue:
         rows = connection.execute(statement).all()
         copies = self._copies(connection, {row.filename for row in rows})
         for row in rows:
-            # The one that the queue names first: its text is the text.
+            # The document of the queue entry comes first: its text is the current one.
             mine = tuple(sorted(copies[row.filename], key=lambda copy: copy.key != row.first))
             known = Known(**{name: getattr(row, name) for name in Known.__slots__})
             yield Entry(
@@ -387,7 +387,7 @@ class Queue:
 
 
 def as_dict(about: Any) -> Mapping[str, Any]:
-    """What a JSON column holds, whatever its type; what is no object says nothing."""
+    """The object in a JSON column of any type; empty if it holds something else."""
     if isinstance(about, str):
         try:
             about = json.loads(about)
@@ -397,20 +397,20 @@ def as_dict(about: Any) -> Mapping[str, Any]:
 
 
 def interval(milliseconds: float | None) -> timedelta:
-    """A document's own interval, whatever the application wrote: at least an hour, and a week where it is none."""
+    """The interval that the application wrote, but at least an hour; a week if it is not a positive number."""
     hours = float(milliseconds or 0) / 3_600_000
-    # Not a number is not more than 0 either.
+    # NaN is not more than 0 either.
     if not hours > 0:
         return DEFAULT_INTERVAL
     return max(timedelta(hours=min(hours, MAX_INTERVAL / timedelta(hours=1))), MIN_INTERVAL)
 
 
 def _finite(column: sa.ColumnElement[Any]) -> sa.ColumnElement[datetime]:
-    """The column within what a datetime holds: "infinity" in one row is not to stop the others."""
+    """The column, clamped to the range of a datetime: an "infinity" in one row must not stop the others."""
     first, last = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
     return sa.func.least(sa.func.greatest(column, sa.literal(first)), sa.literal(last))
 
 
 def _utc(moment: datetime) -> datetime:
-    # Where a column has no time zone, the session's is UTC.
+    # A column without a time zone is in the session's, which is UTC.
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,8 +1,8 @@
-"""Ending a watch: the place in the queue and its runs go to the trash, the document stays as it is.
+"""Ends a watch: the queue entry and its runs go to the trash, the document is kept.
 
-The mark `documents.watched` is taken away first: a sync that starts meanwhile would give a marked document without a
-place in the queue a new one. Undo brings the place, its runs and the mark back; what a sync knows of the document stays
-in `housekeeping.watched_documents` for as long as the place is in the trash.
+`documents.watched` is cleared first: a sync that starts in between would create a new entry for a watched document
+without one. Undo restores the entry, its runs and `documents.watched`; the knowledge of the last syncs stays in
+`housekeeping.watched_documents` for as long as the entry is in the trash.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.execution.runner import TaskRunner
     from housekeeping_pipelines.watched_documents.queue import Entry
 
-# The name of the run's task in the trash.
+# The task of the run, as the trash names it.
 TASK = "remove_watched_document"
 
 _ERRORS = {kind.__name__: kind for kind in (ConfigurationError, Refused, Unavailable)}
@@ -37,10 +37,10 @@ _ERRORS = {kind.__name__: kind for kind in (ConfigurationError, Refused, Unavail
 
 @dataclass(frozen=True)
 class Removal:
-    """A document that is watched no longer.
+    """A document that is no longer watched.
 
     Attributes:
-        run_id: of the run to undo; None where TRASH_RETENTION_DAYS is 0 and nothing can be undone.
+        run_id: of the run to undo; None if TRASH_RETENTION_DAYS is 0, which permits no undo.
     """
 
     entry: Entry
@@ -50,14 +50,14 @@ class Removal:
 def stop_watching(
     runner: TaskRunner, config: HousekeepingConfig, entry: Entry, *, only_as_read: bool = False
 ) -> Removal:
-    """Move a document's place in the queue and its runs to the trash.
+    """Move the queue entry of a document and its runs to the trash.
 
     Args:
         only_as_read: refuse if the document's state has changed since `entry` was read.
 
     Raises:
         Refused: everything is paused, the document is held, a privilege is missing, or DRY_RUN is true.
-        HousekeepingError: another session has it, or the database refuses; nothing was removed.
+        HousekeepingError: another session has locked the entry, or the database refuses; nothing was removed.
     """
     run_id = str(uuid.uuid4())
 
@@ -104,7 +104,7 @@ def _remove(run: Run, config: HousekeepingConfig, entry: Entry, *, only_as_read:
 
 
 def _policy(platform: Platform, entry: Entry, *, only_as_read: bool) -> RowPolicy:
-    """The one row, at any age: a person has named it."""
+    """The one row at any age, since a user named it."""
     queues, users = platform.table("document_sync_queues"), platform.find("users")
     created = queues.get("created_at")
     eligible = queues["id"] == entry.key
@@ -113,7 +113,7 @@ def _policy(platform: Platform, entry: Entry, *, only_as_read: bool) -> RowPolic
         age_from=queues["next_sync_at"] if created is None else created,
         old=sa.true(),
         eligible=sa.and_(eligible, queues["state"] == entry.state) if only_as_read else eligible,
-        reason="it was named",
+        reason="a user removed it",
         undeclared=platform.undeclared_keys(),
         users=users.live if users else None,
     )
@@ -127,7 +127,7 @@ def _why_not(report: Report, entry: Entry) -> HousekeepingError:
     if report.failed:
         return HousekeepingError(f"{entry.name} is still watched: {report.failed[0].reason}")
     if report.stopped_reason == "paused":
-        return Refused(f"{entry.name} is still watched: everything is paused", hint="run `housekeeping resume`")
+        return Refused(f"{entry.name} is still watched: deletion is paused", hint="run `housekeeping resume`")
     if report.skipped["held"]:
         return Refused(f"{entry.name} is held", hint="`housekeeping hold list` shows the hold")
     if report.skipped["locked"]:

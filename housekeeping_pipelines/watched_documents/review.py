@@ -1,17 +1,17 @@
-"""Whether a new text may replace the old one, or a person has to look first.
+"""Decides whether a new text may replace the old one, or must be reviewed first.
 
-A source that is broken rarely says so: it answers 200 with a page that asks to log in, to accept cookies or to come
-back later, or with the half of what it had.
+A broken source rarely reports an error: it answers 200 with a login page, a cookie banner, a page that asks to come
+back later, or half of its text.
 """
 
 from __future__ import annotations
 
 import re
 
-# Of the old text's length; what is shorter is more often a fault than an edit.
+# A share of the old length; a shorter text is more often a fault than an edit.
 SHRUNK_TO = 0.3
 
-# A page that only says one of these things says little else.
+# Such a page is short.
 MAX_NOTICE_CHARACTERS = 2000
 
 _NOTICES = {
@@ -39,18 +39,18 @@ _PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _NOTI
 
 
 def reject_reason(text: str, old: str | None) -> str | None:
-    """Why the text is not to be trusted; None if it is."""
+    """Why the text must be reviewed; None if it may be written."""
     length, was = len(text.strip()), len(old.strip()) if old is not None else 0
     notice = looks_like(text)
     if notice is not None and (old is None or looks_like(old) != notice):
         return f"it looks like {notice}"
     if length < SHRUNK_TO * was:
-        return f"it has {length:,} characters; the text that is there has {was:,}"
+        return f"it has {length:,} characters; the current text has {was:,}"
     return None
 
 
 def looks_like(text: str) -> str | None:
-    """What a short text is that says nothing of its own; None if it is none of these."""
+    """Which kind of notice a short text is; None if it is not a notice."""
     plain = " ".join(text.split())
     if len(plain) > MAX_NOTICE_CHARACTERS:
         return None

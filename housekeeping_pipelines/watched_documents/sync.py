@@ -1,7 +1,7 @@
-"""Refreshing watched documents: each one that is due, many at once, one failing never touching another.
+"""Refreshes the watched documents that are due, many at the same time; a failure never affects another document.
 
-Workers fetch, compare and write generations of vectors that no search sees (`fetch_and_compare`); this thread hands
-them the documents and publishes what they found (`publishing`).
+Worker threads fetch and compare documents, and write generations of vectors that no search sees (`fetch_and_compare`).
+This thread hands out the documents and publishes the results (`publishing`).
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Updates that are ready wait that long for others, to be published with them.
+# How long a ready update waits for others, to be published with them.
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Options:
-    """What one run does.
+    """The options of one run.
 
     Attributes:
         force: take every watched document, due or not.
         concurrency: documents that are fetched at the same time.
-        stale_after: of a document that gets a place in the queue in this run.
+        stale_after: the interval of a document that gets a queue entry in this run.
     """
 
     max_documents: int | None = None
@@ -70,10 +70,10 @@ def sync_documents(
     options: Options,
     jitter: Callable[[], float] = random.random,
 ) -> SyncReport:
-    """Refresh what is due, in a session of its own that is in no transaction.
+    """Refresh the due documents; the session must not be in a transaction.
 
     Raises:
-        HousekeepingError: nothing could be started: a table, the vector store or the embedder.
+        HousekeepingError: a table is missing, or the vector store or the embedder is not usable; nothing was started.
     """
     connection = run.connection
     queue = Queue(Platform(Catalog(connection), config))
@@ -101,10 +101,10 @@ class Sync:
     _ended_by: HousekeepingError | None = None
 
     def execute(self) -> SyncReport:
-        """Refresh what is due.
+        """Refresh the due documents.
 
         Raises:
-            HousekeepingError: nothing could be started.
+            HousekeepingError: nothing was started.
         """
         run, now = self.run, self.run.clock()
         if not run.dry_run:
@@ -112,7 +112,7 @@ class Sync:
                 self.queue.delete_unknown(run.connection)
                 enqueued = self.queue.enqueue_missing(run.connection, now, self.options.stale_after)
             if enqueued:
-                logger.info("%s: %s watched documents had no place in the queue", run.task, f"{enqueued:,}")
+                logger.info("%s: %s watched documents had no queue entry", run.task, f"{enqueued:,}")
         with run.connection.begin():
             due = self.queue.due(run.connection, now, force=self.options.force, limit=None)
         taken = due[: self.options.max_documents]
@@ -134,8 +134,8 @@ class Sync:
             running: set[Future[FetchResult]] = set()
             done = 0
             while True:
-                if self._may_go_on():
-                    # Twice as many as there are workers: none of them waits while this thread publishes.
+                if self._may_continue():
+                    # Twice as many as workers, so that none is idle while this thread publishes.
                     free = 2 * self.options.concurrency - len(running)
                     running |= {workers.submit(self.fetcher.fetch_and_compare, each) for each in islice(entries, free)}
                 else:
@@ -164,7 +164,7 @@ class Sync:
                 return
             yield entry
 
-    def _may_go_on(self) -> bool:
+    def _may_continue(self) -> bool:
         if self._ended_by is not None:
             return False
         if self.run.is_out_of_time(self.options.max_seconds):
@@ -176,7 +176,7 @@ class Sync:
         try:
             result = future.result()
         except HousekeepingError as error:
-            # The embedder or the vector store: no other document would fare better.
+            # The embedder or the vector store failed: it would fail for every document.
             self._ended_by = self._ended_by or error
             return
         if self._ended_by is not None:

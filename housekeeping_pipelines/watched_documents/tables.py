@@ -1,4 +1,4 @@
-"""What a sync knows of each watched document."""
+"""The table of what syncs store about each watched document."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from housekeeping_pipelines.postgres.schema import TIMESTAMPTZ, metadata
 
-# What a sync knows of a watched document, by the key of its queue as text. `content_hash` and `generation` are of what
-# is in the vector store and in the file; `fetch_state` is the source's own; `held` is why a person has to look.
+# One row per queue entry, by its key as text. `content_hash` and `generation` are of the text in the vector store and
+# in the file; `fetch_state` belongs to the source; `held` is why the document must be reviewed.
 watched_documents = sa.Table(
     "watched_documents",
     metadata,

@@ -1,4 +1,4 @@
-"""What one sync has done so far, and its report."""
+"""The counts of one sync, and its report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_DIFFS = 10
 
 @dataclass
 class SyncTally(Tally):
-    """Counts of one sync; `scanned` were due, `candidates` of them were taken."""
+    """The counts of one sync; `scanned` documents were due, `candidates` of them were taken."""
 
     updated: int = 0
     unchanged: int = 0
@@ -37,7 +37,7 @@ class SyncTally(Tally):
     diffs: list[Diff] = field(default_factory=list)
 
     def count(self, task: str, result: FetchResult, change: Change) -> None:
-        """One document is dealt with; a log line or a warning says what became of it."""
+        """Count one document, and log the outcome; some outcomes add a warning."""
         entry = result.entry
         self.dealt_with += 1
         self.fetched_bytes += result.bytes
@@ -66,28 +66,28 @@ class SyncTally(Tally):
             self._warn(task, entry, change.state, result.reason)
 
     def count_unrecorded(self, task: str, entry: Entry, reason: str) -> None:
-        """A failure that the platform does not let us record: the document stays due."""
+        """Count a failure that the platform refuses to record: the document stays due."""
         logger.warning("%s: %s: failed: %s", task, entry.name, reason)
         self.dealt_with += 1
         self.fail(entry.name, reason)
 
     def count_locked(self, documents: int) -> None:
-        """Documents that another session has locked, or has changed since they were read."""
+        """Count documents that another session locked, or changed since they were read."""
         self.dealt_with += documents
         self.skipped["locked"] += documents
 
     def fail(self, item: str, reason: str) -> None:
-        """One document could not be synced; documents of one reference are named once."""
+        """Count a failed document; documents of one reference are listed once."""
         if any(each.item == item for each in self.failed):
             self.failed_count += 1
         else:
             super().fail(item, reason)
 
     def report_on(self, run: Run, ending: Ending | None, failing: Sequence[Entry]) -> SyncReport:
-        """The report of the run; it ended by itself unless another ending is given.
+        """The report of the run, which ended by itself unless an ending is given.
 
         Args:
-            failing: documents that fail or wait for a person after the run, whether it took them or not.
+            failing: documents that fail or wait for a review after the run, whether it took them or not.
         """
         self.skipped["budget"] = self.scanned - self.dealt_with
         return self.report(
@@ -110,7 +110,7 @@ class SyncTally(Tally):
         text = {
             "held": f"{entry.name} is held for review: {reason}",
             "gone": f"{entry.name} is gone: {reason}",
-            "error": f"{entry.name} fails again and again, and is tried once a day: {reason}",
+            "error": f"{entry.name} fails repeatedly, and is tried once a day: {reason}",
         }[state]
         choice = "--retry" if state == "error" else "--accept or --reject"
         line = f"{text}; `housekeeping watch review {entry.id} {choice}`"
@@ -126,5 +126,5 @@ class SyncTally(Tally):
 
 
 def _failing_document(entry: Entry) -> FailingDocument:
-    again = None if entry.waits else entry.next_sync_at.isoformat(timespec="seconds")
+    again = None if entry.awaits_review else entry.next_sync_at.isoformat(timespec="seconds")
     return FailingDocument(entry.id, entry.name, entry.state, entry.failures, entry.reason or "", again)

@@ -1,4 +1,4 @@
-"""The text of a document on disk: a JSON file below DOCUMENTS_PATH with `pageContent`, `published` and metadata."""
+"""The texts of documents: JSON files below DOCUMENTS_PATH with `pageContent`, `published` and metadata."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.settings import Settings
 
-# Far more than any text that is written here; a file beyond it is not one of ours.
+# Far larger than any text that a sync writes; a larger file is not a document.
 MAX_FILE_BYTES = 256 * 2**20
 
 
 class TextFileError(Exception):
-    """The file cannot be read or written; the text says why."""
+    """The file cannot be read or written; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,28 @@ class Texts:
     folder: Path
 
     def read(self, docpath: str) -> str | None:
-        """A document's text; None if there is no file, or none that has a text.
+        """The text of a document; None if there is no file, or no text in it.
 
         Raises:
-            TextFileError: the path leads elsewhere, or the file cannot be read.
+            TextFileError: the path leads out of the folder, or the file cannot be read.
         """
         text = self._load(docpath).get("pageContent")
         return text if isinstance(text, str) else None
 
     @contextmanager
     def draft(self, docpath: str, text: str, about: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
-        """Write a document's new text beside the old one, safe on the disk; what is yielded puts it in its place.
+        """Write a document's new text beside the old one, flushed to disk; yields a function that replaces the old one.
 
-        Whatever else the file says stays. A draft that was not put in its place is gone at the end.
+        The other fields of the file are kept. A draft that did not replace the old text is removed at the end.
 
         Raises:
-            TextFileError: the path leads elsewhere, or the file cannot be written.
+            TextFileError: the path leads out of the folder, or the file cannot be written.
         """
         path = self._path(docpath)
         try:
             document = self._load(docpath)
         except TextFileError:
-            # It is about to be replaced by one that can be read.
+            # The new text replaces the unreadable file.
             document = {}
         content = json.dumps({**document, **about, "pageContent": text}, ensure_ascii=False, indent=4).encode()
         with ExitStack() as stack:
@@ -71,9 +71,9 @@ class Texts:
     def _path(self, docpath: str) -> Path:
         path = Path(os.path.normpath(self.folder / docpath))
         inside = docpath and "\0" not in docpath and path != self.folder and path.is_relative_to(self.folder)
-        # A link within may lead out.
+        # A link within the folder may lead out of it.
         if not inside or not path.parent.resolve().is_relative_to(self.folder.resolve()) or path.is_symlink():
-            raise TextFileError(f"docpath {docpath!r} leads to no file below DOCUMENTS_PATH")
+            raise TextFileError(f"docpath {docpath!r} is not a path below DOCUMENTS_PATH")
         return path
 
     def _load(self, docpath: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Texts:
 
 
 def documents_folder(settings: Settings) -> Texts:
-    """The folder of DOCUMENTS_PATH, or ours where it is unset."""
+    """The folder of DOCUMENTS_PATH, or one below HOUSEKEEPING_HOME if it is unset."""
     return Texts(settings.documents_path or settings.housekeeping_home / "documents")
 
 

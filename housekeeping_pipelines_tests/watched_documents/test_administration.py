@@ -136,7 +136,7 @@ def test_what_cannot_be_watched_is_said(world: World, workspace: str | None, sai
 
 def test_a_platform_that_takes_no_new_document_says_why(world: World) -> None:
     sql(world.engine, "ALTER TABLE documents ADD owner int NOT NULL")
-    with pytest.raises(ConfigurationError, match="does not take a new document") as error:
+    with pytest.raises(ConfigurationError, match="refuses a new document") as error:
         add(world, workspace="one")
     assert "owner" in error.value.one_line
 

@@ -58,10 +58,10 @@ def test_what_is_asked(text: str, options: dict[str, str], web: WebServer, colle
     ("answer", "expected"),
     [
         ({"success": False, "content": None, "reason": "No transcript\n found"}, "No transcript found"),
-        ({"success": True, "content": None, "reason": None}, "does not say why"),
+        ({"success": True, "content": None, "reason": None}, "gives no reason"),
         ({"success": False, "content": "text", "reason": "but no"}, "but no"),
-        ({"success": "yes", "content": "text"}, "does not say why"),
-        ({"success": True, "content": {"a": 1}}, "does not say why"),
+        ({"success": "yes", "content": "text"}, "gives no reason"),
+        ({"success": True, "content": {"a": 1}}, "gives no reason"),
         ({"success": True, "content": " \n "}, "found no text"),
         ([], "check COLLECTOR_URL"),
         ("text", "check COLLECTOR_URL"),

@@ -244,7 +244,7 @@ def test_a_space_that_is_not_there_is_empty_or_is_too_large(site: Site, source: 
     assert isinstance(ask(source, site, "/spaces/NONE"), Gone)
     assert ask(source, site, "/spaces/DOC") == Failed("the space DOC has no text")
     site.pages.clear()
-    assert ask(source, site, "/spaces/DOC") == Failed("the space DOC has no page that may be read")
+    assert ask(source, site, "/spaces/DOC") == Failed("the space DOC has no page that this account may read")
     for number in range(MAX_PAGES + 60):
         site.put(number, "Page", "<p>Text.</p>")
     site.web.requests.clear()
@@ -279,7 +279,7 @@ def test_a_space_that_is_hidden_while_it_is_read_is_a_failure(site: Site, source
     site.web.routes["/wiki/rest/api/content"] = once
     outcome = ask(source, site, "/spaces/DOC")
     assert isinstance(outcome, Failed)
-    assert "a part of what it lists" in outcome.reason
+    assert "a part that it lists" in outcome.reason
 
 
 @pytest.mark.parametrize("space", ["~ana", "~557058:2e0a1b"])
@@ -371,7 +371,7 @@ def test_credentials_that_are_not_accepted_are_named(
 ) -> None:
     site.web.routes |= {"/wiki/rest/api/content": answer, "/wiki/rest/api/content/12": answer}
     names = "CONFLUENCE_URL, CONFLUENCE_USERNAME and CONFLUENCE_TOKEN"
-    assert ask(source, site, rest) == Failed(f"127.0.0.1 answers {answer.status}: look at {names}")
+    assert ask(source, site, rest) == Failed(f"127.0.0.1 answers {answer.status}: check {names}")
 
 
 @pytest.mark.parametrize("rest", ["/spaces/DOC/pages/12", "/spaces/DOC"])
@@ -408,7 +408,7 @@ def test_a_rate_limit_says_when_to_come_again_and_is_not_slept_through(
         (Answer.json({"results": [{"id": "../12", "version": {"number": 1}}]}), "cannot be read"),
         (Answer(b"<html>Whoops</html>", 502), "127.0.0.1 answers 502"),
         (Answer.json({"errors": "x"}, 500), "127.0.0.1 answers 500"),
-        (Answer.to("/elsewhere"), "127.0.0.1 redirects, and leads nowhere"),
+        (Answer.to("/elsewhere"), "127.0.0.1 redirects to no usable address"),
         (Raw(lambda send: None), "127.0.0.1"),
         (Raw(lambda send: send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")), "127.0.0.1"),
     ],
@@ -465,7 +465,7 @@ def test_what_names_no_page_and_no_space_is_not_asked_for(rest: str, site: Site,
     separator = "&" if "?" in rest else "?"
     outcome = ask(source, site, f"{rest}{separator}os_password=secret")
     assert isinstance(outcome, Failed)
-    assert "names no page and no space" in outcome.reason
+    assert "does not name a page or a space" in outcome.reason
     assert "secret" not in outcome.reason
     assert not site.web.requests
 

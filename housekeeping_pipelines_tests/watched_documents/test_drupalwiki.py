@@ -169,7 +169,7 @@ def test_a_wiki_that_lists_without_end(wiki: Wiki, source: DrupalWikiSource) -> 
     same = {"content": [{"id": 1, "title": "One", "lastModified": 1}], "last": False}
     wiki.web.routes[API] = Answer.json(same)
     outcome = ask(source, wiki.web.url, "?spaceId=7")
-    assert outcome == Failed("the wiki lists the same pages again and again")
+    assert outcome == Failed("the wiki returns the same pages repeatedly")
     assert len(wiki.web.requests) == 2
 
 
@@ -177,7 +177,7 @@ def test_a_wiki_that_lists_without_end(wiki: Wiki, source: DrupalWikiSource) -> 
 def test_a_reference_that_names_nothing(rest: str, wiki: Wiki, source: DrupalWikiSource) -> None:
     outcome = ask(source, wiki.web.url, rest)
     assert isinstance(outcome, Failed)
-    assert "names no page and no space" in outcome.reason
+    assert "does not name a page or a space" in outcome.reason
     assert not wiki.web.requests
 
 
@@ -219,7 +219,7 @@ def test_the_token_does_not_follow_a_redirect(wiki: Wiki, source: DrupalWikiSour
         wiki.web.routes[f"{API}/12"] = Answer.to(other.url + "/stolen")
         outcome = ask(source, wiki.web.url, "?pageId=12")
         assert isinstance(outcome, Failed)
-        assert "does not answer as a Drupal Wiki does" in outcome.reason
+        assert "does not answer as a Drupal Wiki" in outcome.reason
         assert wiki.web.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
         assert TOKEN not in str(other.requests[0].headers.items())
 

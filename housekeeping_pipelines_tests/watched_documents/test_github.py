@@ -248,9 +248,7 @@ def test_a_file_that_has_no_text_any_more_is_a_failure_and_not_gone(
 def test_too_many_files_are_refused_before_one_is_read(hub: Hub, source: GitHubSource) -> None:
     hub.commit({f"{number}.md": b"x" for number in range(MAX_FILES + 1)})
     outcome = ask(source)
-    assert outcome == Failed(
-        f"owner/name has {MAX_FILES + 1:,} files there, more than {MAX_FILES:,}; name a path in it"
-    )
+    assert outcome == Failed(f"owner/name has {MAX_FILES + 1:,} files there, more than {MAX_FILES:,}; add ?path=FOLDER")
     assert len(hub.web.requests) == 1
 
 
@@ -259,7 +257,7 @@ def test_a_tree_that_is_cut_is_gone_down_to_the_path(hub: Hub, source: GitHubSou
     hub.commit({**DOCS, **{f"z/{number}": b"x" for number in range(50)}})
     hub.largest = 10
     whole = ask(source)
-    assert whole == Failed("owner/name is too large to be listed; name a path in it")
+    assert whole == Failed("owner/name is too large to be listed; add ?path=FOLDER")
     for path, text in (
         ("docs", "# docs/deep/more.md\n\nMore of it.\n\n# docs/install.md\n\nRun it."),
         ("docs/deep", "# docs/deep/more.md\n\nMore of it."),
@@ -294,7 +292,7 @@ def test_a_file_that_goes_while_it_is_read_is_a_failure(hub: Hub, source: GitHub
     hub.web.routes[f"/repos/owner/name/git/blobs/{blob_sha(DOCS['README.md'])}"] = Answer.json(NOT_FOUND, 404)
     outcome = ask(source)
     assert isinstance(outcome, Failed)
-    assert "a part of what it lists" in outcome.reason
+    assert "a part that it lists" in outcome.reason
 
 
 @pytest.mark.parametrize(
@@ -307,7 +305,7 @@ def test_a_file_that_goes_while_it_is_read_is_a_failure(hub: Hub, source: GitHub
 )
 def test_a_token_that_is_not_accepted_is_named(status: int, message: str, hub: Hub, source: GitHubSource) -> None:
     hub.web.routes["/repos/owner/name/git/trees/HEAD"] = Answer.json({"message": message}, status, **LIMITS)
-    assert ask(source) == Failed(f"GitHub answers {status}: look at GITHUB_TOKEN")
+    assert ask(source) == Failed(f"GitHub answers {status}: check GITHUB_TOKEN")
 
 
 def test_without_a_token_none_is_sent(hub: Hub, fetcher: Fetcher) -> None:
@@ -389,7 +387,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_host(hub: Hub, source: 
 
 def test_redirects_without_end_are_a_failure(hub: Hub, source: GitHubSource) -> None:
     hub.web.routes["/repos/owner/name/git/trees/HEAD"] = Answer.to("/repos/owner/name/git/trees/HEAD", 301)
-    assert ask(source) == Failed("GitHub redirects, and leads nowhere")
+    assert ask(source) == Failed("GitHub redirects to no usable address")
 
 
 @pytest.mark.parametrize(
@@ -463,7 +461,7 @@ def test_the_library_is_guarded_as_every_fetch_is(hub: Hub) -> None:
 def test_what_is_no_repository_on_github_is_not_asked_for(address: str, hub: Hub, source: GitHubSource) -> None:
     outcome = source.fetch(parse_reference(f"github://{address}"), None)
     assert isinstance(outcome, Failed)
-    assert "names no repository" in outcome.reason
+    assert "does not name a repository" in outcome.reason
     assert not hub.web.requests
 
 

@@ -265,7 +265,7 @@ def test_what_is_beside_the_gitlab_of_a_server_is_not_asked_for(web: WebServer, 
     for rest in ("/group/name", "/gitlabs/group/name", "/gitlab"):
         outcome = source.fetch(parse_reference(f"gitlab://{web.url}{rest}"), None)
         assert isinstance(outcome, Failed)
-        assert "names no project" in outcome.reason
+        assert "does not name a project" in outcome.reason
     assert not web.requests
 
 
@@ -337,7 +337,7 @@ def test_a_file_that_has_no_text_any_more_is_a_failure_and_not_gone(
 def test_too_many_files_are_refused_before_one_is_read(lab: Lab, source: GitLabSource) -> None:
     lab.commit({f"{number}.md": str(number).encode() for number in range(MAX_FILES + 300)})
     outcome = ask(source, lab)
-    assert outcome == Failed(f"group/name has more than {MAX_FILES:,} files there; name a path in it")
+    assert outcome == Failed(f"group/name has more than {MAX_FILES:,} files there; add ?path=FOLDER")
     assert set(lab.web.paths()) == {f"{lab.project}/tree"}
     assert len(lab.web.requests) == MAX_FILES // 100 + 1
 
@@ -362,7 +362,7 @@ def test_a_file_that_goes_while_it_is_read_is_a_failure(lab: Lab, source: GitLab
     del lab.web.routes[f"{lab.project}/blobs/{blob_sha(DOCS['README.md'])}/raw"]
     outcome = ask(source, lab)
     assert isinstance(outcome, Failed)
-    assert "a part of what it lists" in outcome.reason
+    assert "a part that it lists" in outcome.reason
 
 
 @pytest.mark.parametrize("rest", ["", "/-/blob/main/README.md"])
@@ -375,7 +375,7 @@ def test_a_token_that_is_not_accepted_is_named(
 ) -> None:
     for path in ("tree", "files/README.md"):
         lab.web.routes[f"{lab.project}/{path}"] = Answer.json(message, status)
-    assert ask(source, lab, rest) == Failed(f"127.0.0.1 answers {status}: look at GITLAB_TOKEN and GITLAB_URL")
+    assert ask(source, lab, rest) == Failed(f"127.0.0.1 answers {status}: check GITLAB_TOKEN and GITLAB_URL")
 
 
 LIMITED = {
@@ -455,7 +455,7 @@ def test_the_library_is_guarded_as_every_fetch_is(lab: Lab) -> None:
 def test_what_is_no_project_is_not_asked_for(rest: str, lab: Lab, source: GitLabSource) -> None:
     outcome = source.fetch(parse_reference(f"gitlab://{lab.web.url}{rest}?private_token=secret"), None)
     assert isinstance(outcome, Failed)
-    assert "names no project" in outcome.reason
+    assert "does not name a project" in outcome.reason
     assert "secret" not in outcome.reason
     assert not lab.web.requests
 

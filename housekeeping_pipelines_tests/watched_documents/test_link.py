@@ -327,7 +327,7 @@ def test_a_page_that_is_made_to_break_parsers_breaks_nothing(page: str, web: Web
 def test_what_is_no_text_is_a_failure(content_type: str, web: WebServer, fetch: Fetch) -> None:
     web.routes["/page"] = Answer(b"\x89PNG\r\n\x1a\n\0\0", 200, {"Content-Type": content_type})
     outcome = fetch()
-    assert outcome == Failed(f"127.0.0.1 answers, but {content_type} is not a text that can be read")
+    assert outcome == Failed(f"127.0.0.1 answers, but {content_type} is not readable text")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream", "", "application/json"])
@@ -336,7 +336,7 @@ def test_bytes_that_are_said_to_be_text_are_a_failure(content_type: str, web: We
     web.routes["/page"] = Answer(body, 200, {"Content-Type": content_type} if content_type else {})
     outcome = fetch()
     assert isinstance(outcome, Failed)
-    assert "is not a text that can be read" in outcome.reason
+    assert "is not readable text" in outcome.reason
 
 
 @pytest.mark.parametrize("body", [b"", b"   \n ", b"\0\0", b"<html><title>Only this</title><body></body></html>"])
@@ -391,7 +391,7 @@ def test_a_pdf_is_read_page_by_page(content_type: str, web: WebServer, fetch: Fe
     ("body", "expected"),
     [
         (pdf("secret", password="word"), "encrypted with a password"),
-        (pdf("", ""), "no text in the PDF"),
+        (pdf("", ""), "the PDF has no text"),
         (pdf("text")[:200], "broken"),
         (b"%PDF-1.7\n" + b"\xff" * 1000, "broken"),
         (b"no PDF", "not a PDF"),

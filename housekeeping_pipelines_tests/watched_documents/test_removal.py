@@ -199,7 +199,7 @@ def test_a_review_that_ends_the_watch_can_be_undone(world: World) -> None:
         world.now += DAY + timedelta(hours=2)
     entry = world.entry(PAGE)
     reviewed = administration.review(world.runner, HousekeepingConfig(), entry.id, "accept")
-    assert (reviewed.message, world.entries()) == ("it is watched no longer; the document stays as it is", {})
+    assert (reviewed.message, world.entries()) == ("it is no longer watched; the document is kept", {})
     world.undo(str(reviewed.run_id))
     assert world.entry(PAGE) == entry
 

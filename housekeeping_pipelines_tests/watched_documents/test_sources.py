@@ -94,10 +94,10 @@ def test_a_scheme_is_asked_in_its_own_way_with_its_own_credentials(
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
-        ("github://https://example.com/owner/name", "names no repository on GitHub"),
-        ("youtube://https://example.com/watch?v=abcdefghijk", "names no video of YouTube"),
-        ("gitlab://https://example.com/name", "names no project on a GitLab"),
-        ("confluence://https://example.com/", "names no page and no space of a Confluence"),
+        ("github://https://example.com/owner/name", "does not name a repository on GitHub"),
+        ("youtube://https://example.com/watch?v=abcdefghijk", "does not name a video of YouTube"),
+        ("gitlab://https://example.com/name", "does not name a project on a GitLab"),
+        ("confluence://https://example.com/", "does not name a page or a space"),
         ("drupalwiki://https://example.com/?pageId=1", "set DRUPALWIKI_URL"),
         ("link://ftp://example.com/", "ftp:// is not fetched"),
         ("LINK://ftp://example.com/", "ftp:// is not fetched"),
@@ -139,7 +139,7 @@ def test_what_is_encrypted_for_a_collector_is_for_it_alone(web: WebServer, tmp_p
         for call in (lambda: sources.check(reference), lambda: sources.fetch(reference, None)):  # noqa: B023
             with pytest.raises(ConfigurationError) as caught:
                 call()
-            assert "encrypted for a collector" in caught.value.message
+            assert "encrypted, and only a collector" in caught.value.message
             assert "COLLECTOR_URL" in str(caught.value.hint)
     assert not web.requests
     # Its kind of source may be open already.

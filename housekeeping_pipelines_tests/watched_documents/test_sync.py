@@ -154,7 +154,7 @@ def test_one_bad_document_never_touches_another(world: World, tmp_path: Path) ->
     }
     assert "no chunkSource" in str(reasons["nothing.example.json"])
     assert "its source failed: RuntimeError: a bug of somebody's" in str(reasons["breaks.example"])
-    assert "leads to no file below DOCUMENTS_PATH" in str(reasons["leads-out.example"])
+    assert "is not a path below DOCUMENTS_PATH" in str(reasons["leads-out.example"])
     assert not outside.exists()
     assert world.text("broken-file.example.json@1")["pageContent"] == NEW
 
@@ -179,7 +179,7 @@ def test_outages_back_off_and_end_in_an_error_that_is_tried_daily(world: World) 
         report = partly(world)
         entry = world.entry(PAGE)
         assert (entry.state, entry.failures, entry.next_sync_at - world.now) == ("error", failures, DAY)
-        assert "docs.example/page fails again and again" in report.warnings[0]
+        assert "docs.example/page fails repeatedly" in report.warnings[0]
         assert [(each.state, each.failures, each.reason) for each in report.in_error] == [
             ("error", failures, "docs.example answers 503")
         ]
@@ -252,7 +252,7 @@ def test_a_document_that_comes_back_was_never_gone(world: World) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (LONG[: len(LONG) // 4], "characters; the text that is there has"),
+        (LONG[: len(LONG) // 4], "characters; the current text has"),
         ("", "0 characters"),
         ("# Sign in\n\nPlease log in to continue.\n\nUsername\n\nPassword\n\nForgot your password?", "a login page"),
         ("We use cookies to make this site better. Accept all cookies | Settings", "a page about cookies"),

@@ -93,7 +93,7 @@ def test_no_path_leads_out_of_the_folder(folder: Path, docpath: str, tmp_path: P
     (elsewhere / "secret.json").write_text(json.dumps({"pageContent": "secret"}))
     (folder / "pointer.json").symlink_to(elsewhere / "secret.json")
     texts = Texts(folder)
-    with pytest.raises(TextFileError, match="leads to no file below DOCUMENTS_PATH"):
+    with pytest.raises(TextFileError, match="is not a path below DOCUMENTS_PATH"):
         texts.read(docpath)
     with pytest.raises(TextFileError), texts.draft(docpath, "new", {}):
         raise AssertionError("it was written")

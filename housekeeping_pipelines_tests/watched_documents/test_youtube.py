@@ -198,7 +198,7 @@ def test_disabled_transcripts_are_a_failure(tube: Tube, source: YouTubeSource) -
 @pytest.mark.parametrize(
     ("status", "reason", "expected"),
     [
-        ("ERROR", "This video is unavailable", Gone("YouTube says that there is no such video")),
+        ("ERROR", "This video is unavailable", Gone("YouTube reports that the video does not exist")),
         (
             "LOGIN_REQUIRED",
             "Sign in to confirm you’re not a bot",
@@ -214,7 +214,7 @@ def test_disabled_transcripts_are_a_failure(tube: Tube, source: YouTubeSource) -
             "This is a\nprivate video.",
             Failed("YouTube does not play the video: This is a private video."),
         ),
-        ("UNPLAYABLE", None, Failed("YouTube does not play the video: it does not say why")),
+        ("UNPLAYABLE", None, Failed("YouTube does not play the video: it gives no reason")),
         (
             "LIVE_STREAM_OFFLINE",
             "This live event will begin in 3 days.",
@@ -359,7 +359,7 @@ def test_a_youtube_that_resolves_to_loopback_is_refused() -> None:
     ],
 )
 def test_what_names_no_video_is_not_asked_for(address: str, tube: Tube, source: YouTubeSource) -> None:
-    assert ask(source, address) == Failed("the reference names no video of YouTube")
+    assert ask(source, address) == Failed("the reference does not name a video of YouTube")
     assert not tube.web.requests
 
 

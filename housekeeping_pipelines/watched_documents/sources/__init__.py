@@ -1,7 +1,7 @@
-"""Where watched documents come from: one protocol, one file a kind of source.
+"""The sources of watched documents: one protocol, one file per kind of source.
 
-A source never raises for what its server does: the answer says it. What it needs to ask "has it changed?" the next
-time (an ETag, a page's version, a blob's SHA) is its own `state`, which is kept for it as JSON.
+A source does not raise for errors of its server: it returns them as an outcome. Its `state` is what it needs for the
+next conditional request (an ETag, a page's version, a blob's SHA); it is stored as JSON.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ State = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the source holds now.
+    """The current content.
 
     Attributes:
         text: Markdown or plain text.
-        title: None where the source has none.
-        state: what the source is to be given as `previous` the next time; JSON values.
-        bytes: how much was transferred.
+        title: None if the source has none.
+        state: passed as `previous` the next time; JSON values.
+        bytes: transferred.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The source says that nothing changed since `previous`; a state replaces the one that is kept."""
+    """The source reports no change since `previous`; a state replaces the stored one."""
 
     state: State | None = None
     bytes: int = 0
@@ -45,18 +45,18 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The source says that there is no such document (404 or 410): nothing else counts as gone."""
+    """The source reports that the document does not exist (404 or 410); nothing else counts as gone."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The source cannot be asked now, or its answer cannot be used.
+    """The source is not reachable now, or its answer is not usable.
 
     Attributes:
-        reason: one line for a person, without secrets.
-        retry_after: what the source said of when to come again.
+        reason: one line for the user, without secrets.
+        retry_after: how long the source asks to wait.
     """
 
     reason: str
@@ -67,11 +67,11 @@ Outcome = Content | Unchanged | Gone | Failed
 
 
 class Source(Protocol):
-    """One kind of source. It may be used by many threads at once."""
+    """A kind of source. It may be used by many threads at once."""
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
-        """Ask for a document.
+        """Fetch a document, or learn that it has not changed.
 
         Args:
-            previous: the state that came with what is known; None asks for the content whatever was before.
+            previous: the state of the stored content; None requests the content unconditionally.
         """

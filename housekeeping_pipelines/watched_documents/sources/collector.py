@@ -1,6 +1,6 @@
-"""Any kind of source by way of a collector: AnythingLLM's own, or another program that speaks its protocol.
+"""Fetches any kind of source through a collector: AnythingLLM's, or another program with its protocol.
 
-It is the operator's own server, so it is asked without the guard that watched addresses are fetched with.
+The collector is the operator's own server, so requests to it bypass the guard of `resources.fetching`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.sources import Outcome
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
-# The collector's own: large repositories and long videos take their time.
+# For large repositories and long videos.
 TIMEOUT_SECONDS = 900.0
 MAX_BYTES = 64 * 2**20
 
@@ -31,7 +31,7 @@ _BY_LINK = frozenset({"link", "youtube"})
 
 
 class CollectorSource:
-    """Its state is empty: a collector cannot be asked whether anything changed."""
+    """Its state is empty: the protocol has no conditional request."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class CollectorSource:
     ) -> None:
         """
         Args:
-            url: of the collector, below which is `/ext/resync-source-document`.
+            url: of the collector, without `/ext/resync-source-document`.
             timeout_seconds: for the whole answer.
         """
         self._url = url.rstrip("/") + "/ext/resync-source-document"
-        self._place = f"the collector at {urlsplit(url).netloc.rpartition('@')[2]}"
+        self._label = f"the collector at {urlsplit(url).netloc.rpartition('@')[2]}"
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
         self._monotonic = monotonic
@@ -55,24 +55,24 @@ class CollectorSource:
         self._opening = threading.Lock()
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
-        """As of any `Source`; the answer is always the content, or a failure."""
+        """See `Source`; returns the content or a failure."""
         import httpx
 
         options = {"link": _link(reference)} if reference.scheme in _BY_LINK else {"chunkSource": reference.text}
         try:
             status, body = self._post({"type": reference.scheme, "options": options})
         except httpx.TimeoutException:
-            return Failed(f"{self._place} did not answer in full within {self._timeout_seconds:g} s")
+            return Failed(f"{self._label} did not answer in full within {self._timeout_seconds:g} s")
         except (httpx.HTTPError, httpx.InvalidURL):
-            return Failed(f"{self._place} does not answer; check COLLECTOR_URL")
+            return Failed(f"{self._label} does not answer; check COLLECTOR_URL")
         if body is None:
-            return Failed(f"the answer of {self._place} is larger than {self._max_bytes / 2**20:.3g} MiB")
+            return Failed(f"the answer of {self._label} is larger than {self._max_bytes / 2**20:.3g} MiB")
         if status != 200:
-            return Failed(f"{self._place} answers {status}")
+            return Failed(f"{self._label} answers {status}")
         return self._outcome(body)
 
     def close(self) -> None:
-        """Close the connections; it may still be used, and opens new ones then."""
+        """Close the connections. The source stays usable and opens new ones."""
         with self._opening:
             if self._client is not None:
                 self._client.close()
@@ -84,15 +84,15 @@ class CollectorSource:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            return Failed(f"{self._place} does not answer as a collector does; check COLLECTOR_URL")
+            return Failed(f"{self._label} does not answer as a collector does; check COLLECTOR_URL")
         content = answer.get("content")
         if answer.get("success") is not True or not isinstance(content, str):
             reason = answer.get("reason")
             said = " ".join(clean(reason).split())[:300] if isinstance(reason, str) else ""
-            return Failed(f"{self._place} has no content: {said or 'it does not say why'}")
+            return Failed(f"{self._label} has no content: {said or 'it gives no reason'}")
         text = clean(content)
         if not text.strip():
-            return Failed(f"{self._place} found no text")
+            return Failed(f"{self._label} found no text")
         return Content(text, bytes=len(body))
 
     def _post(self, question: Mapping[str, Any]) -> tuple[int, bytes | None]:
@@ -113,12 +113,12 @@ class CollectorSource:
                 if len(body) > self._max_bytes:
                     return response.status_code, None
                 if self._monotonic() > ends_at:
-                    raise httpx.ReadTimeout("the time for the whole answer is over")
+                    raise httpx.ReadTimeout("the answer was not complete in time")
             return response.status_code, bytes(body)
 
 
 def _link(reference: Reference) -> str:
-    """The address in a browser; of `youtube://ID` it is that of the video."""
+    """The address in a browser; that of the video for `youtube://ID`."""
     if reference.scheme != "youtube" or reference.site:
         return reference.address
     bare = "/" not in reference.address

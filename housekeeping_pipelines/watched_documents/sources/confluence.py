@@ -5,7 +5,7 @@ confluence://https://site.atlassian.net/wiki/spaces/DOC
 confluence://https://wiki.example.com/pages/viewpage.action?pageId=12
 confluence://https://wiki.example.com/display/DOC/Title
 
-A page's version decides whether it changed; of a space, the versions of all its pages.
+A page's version tells whether it changed; for a space, the versions of all its pages do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_PAGES = 1000
 
 
 class ConfluenceSource:
-    """Its credentials go to the configured Confluence alone; what others show to everybody is read without."""
+    """Its credentials are sent to the configured Confluence alone; public pages of others are read without them."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ConfluenceSource:
 
         subject = named(reference)
         if not reference.site or subject is None:
-            return Failed(f"{reference.host or 'the reference'}: its path names no page and no space of a Confluence")
+            return Failed(f"{reference.host or 'the reference'}: the path does not name a page or a space")
         traffic = Traffic()
         client = self._client(reference, traffic)
         try:
@@ -78,7 +78,7 @@ class ConfluenceSource:
         from atlassian.rest_client import AtlassianRestAPI
 
         ours = self._url is not None and origin(self._url) == origin(reference.site)
-        # A server's may live in a folder; the cloud's is always /wiki.
+        # A server may run below a path of its own; the cloud's is always /wiki.
         base = str(self._url) if ours and urlsplit(str(self._url)).path.strip("/") else reference.site
         if base == reference.site and reference.path.startswith("/wiki/"):
             base += "/wiki"
@@ -91,7 +91,7 @@ class ConfluenceSource:
             base,
             timeout=TIMEOUT_SECONDS,
             session=traffic.watch(self._session()),
-            # The library would sleep until a limit is over; the queue knows better what to do meanwhile.
+            # The library would sleep until a rate limit ends; the queue schedules the retry instead.
             backoff_and_retry=False,
             retry_with_header=False,
             **credentials,
@@ -104,11 +104,11 @@ class ConfluenceSource:
             wanted = {"spaceKey": subject.space, "title": subject.title, "type": "page", "expand": "version"}
             results = _document(client.get("rest/api/content", params=wanted))["results"]
             if not results:
-                return Gone(f"the space {subject.space} has no page of that title, or none that may be read")
+                return Gone(f"the space {subject.space} has no page of that title, or does not show it to this account")
             found = results[0]
         if found.get("status", "current") != "current":
             return Gone(f"the page is {found['status']}")
-        # A title may be another page's by now.
+        # The title may belong to another page by now.
         state = {"id": str(found["id"]), "version": found["version"]["number"]}
         if previous and previous == state:
             return Unchanged(bytes=traffic.bytes)
@@ -121,9 +121,9 @@ class ConfluenceSource:
     def _space(self, client: Any, space: str, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
         listed = sorted((int(each["id"]), each["version"]["number"]) for each in self._pages(client, space, "version"))
         if not listed:
-            return Failed(f"the space {space} has no page that may be read")
+            return Failed(f"the space {space} has no page that this account may read")
         if len(listed) > MAX_PAGES:
-            return Failed(f"the space {space} has more than {MAX_PAGES:,} pages; watch pages by their own addresses")
+            return Failed(f"the space {space} has more than {MAX_PAGES:,} pages; watch its pages one by one")
         state = {"version": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
         if previous and previous == state:
             return Unchanged(bytes=traffic.bytes)
@@ -133,7 +133,7 @@ class ConfluenceSource:
         return Content(text, space, state, traffic.bytes) if text else Failed(f"the space {space} has no text")
 
     def _pages(self, client: Any, space: str, expand: str) -> Iterator[dict[str, Any]]:
-        """All pages, or a few more than are allowed; a server may list fewer at a time than it was asked for."""
+        """All pages, up to a few more than allowed; a server may return shorter lists than requested."""
         wanted = {"spaceKey": space, "type": "page", "status": "current", "expand": expand, "limit": PAGE_SIZE}
         count = 0
         while True:
@@ -144,18 +144,18 @@ class ConfluenceSource:
             following = answer.get("_links", {}).get("next")
             if not results or not following or count > MAX_PAGES:
                 return
-            # Where it says that it goes on, on the server that is asked.
+            # The query of the next list; its address may name another host.
             wanted |= dict(parse_qsl(urlsplit(following).query))
 
 
 def _document(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict):
-        raise TypeError("no JSON object")
+        raise TypeError("not a JSON object")
     return answer
 
 
 def _text(page: Mapping[str, Any]) -> tuple[str, str]:
-    """A page as Markdown, and its title; no text without a body."""
+    """A page as Markdown, empty if it has no body, and its title."""
     title = " ".join(clean(str(page["title"])).split())
     body = markdown_of(page["body"]["storage"]["value"])
     return (f"# {title}\n\n{body}" if body else ""), title
@@ -170,7 +170,7 @@ class Named(NamedTuple):
 
 
 def named(reference: Reference) -> Named | None:
-    """What a reference names; a page within a space is that page."""
+    """The page or space that a reference names; a page of a space is the page."""
     given = reference.parameters
     page = given.get("pageId", "")
     if match := re.search(r"/pages/([0-9]+)(?:/|$)", reference.path):
@@ -181,6 +181,6 @@ def named(reference: Reference) -> Named | None:
         return Named("", unquote(match[1]), unquote_plus(match[2]))
     space = given.get("space") or given.get("spaceKey") or given.get("key") or ""
     if match := re.search(r"/(?:spaces|display)/([^/]+?)(?:/overview|/pages)?/?$", reference.path):
-        # Such as viewspace.action, whose key is in the query.
+        # Such as viewspace.action, with the key in the query.
         space = space if match[1].endswith(".action") else unquote(match[1])
     return Named("", space) if space else None

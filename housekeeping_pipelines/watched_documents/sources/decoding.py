@@ -1,6 +1,6 @@
-"""From bytes to text, whatever their label says: pages are often labelled with a charset that they are not in.
+"""Decodes bytes to text without trusting their label: pages often declare a charset that they are not in.
 
-Bytes that are UTF-8 beyond ASCII are hardly ever anything else by accident, so then no label is believed.
+Bytes beyond ASCII that are valid UTF-8 are hardly ever anything else, so they are decoded as UTF-8 whatever the label.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import codecs
 import re
 
-# Python's codecs that are no charsets of pages, or read anything as anything.
+# Codecs of Python that are not charsets of pages, or that decode any bytes.
 _NOT_CHARSETS = frozenset(
     {"unicode_escape", "raw_unicode_escape", "utf-7", "punycode", "idna", "undefined", "mbcs", "oem", "charmap"}
 )
-# Labels that all browsers take for windows-1252, https://encoding.spec.whatwg.org/#names-and-labels
+# Labels that browsers treat as windows-1252, https://encoding.spec.whatwg.org/#names-and-labels
 _WINDOWS_1252 = frozenset({"ascii", "iso8859-1", "cp1252"})
 _MARKS = (
     # UTF-32 first, which begins as UTF-16 does.
@@ -24,19 +24,19 @@ _MARKS = (
 )
 _META = re.compile(rb"""<meta\b[^>]{0,300}?charset\s*=\s*["']?\s*([a-z0-9_:.-]{2,40})""", re.IGNORECASE)
 _DECLARATION = re.compile(rb"""^\s*<\?xml\b[^>]{0,200}?encoding\s*=\s*["']([a-z0-9_:.-]{2,40})""", re.IGNORECASE)
-# How far browsers look for it, https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
+# How far browsers search for it, https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
 _META_WITHIN = 1024
-# Fewer letters beyond ASCII than this say nothing of the charset: a guess takes "größer" for Arabic.
-_GUESS_FROM = 32
-# Guessing takes time that grows with the text, and gains nothing after so much.
-_GUESS_BYTES = 64 * 1024
+# Detection needs this many bytes beyond ASCII: with fewer it takes "größer" for Arabic.
+_DETECT_FROM = 32
+# Detection time grows with the text, and more text does not improve it.
+_DETECT_BYTES = 64 * 1024
 
 
 def decode(body: bytes, declared: str | None = None, *, markup: bool = False) -> str:
-    """The text; what cannot be read becomes U+FFFD. A byte order mark, UTF-8, the labels, and a guess, in this order.
+    """Decode by a byte order mark, UTF-8, the labels or detection, in this order; invalid bytes become U+FFFD.
 
     Args:
-        declared: the charset of the header, if there is one.
+        declared: the charset of the header, if it has one.
         markup: whether the text itself may declare a charset.
     """
     for mark, encoding in _MARKS:
@@ -51,7 +51,7 @@ def decode(body: bytes, declared: str | None = None, *, markup: bool = False) ->
     except UnicodeDecodeError:
         pass
     else:
-        # Charsets that switch by escape sequences look like ASCII.
+        # Charsets with escape sequences look like ASCII.
         if not body.isascii() or not any(name.startswith(("iso2022", "hz")) for name in labels):
             return text
     for name in labels:
@@ -61,11 +61,11 @@ def decode(body: bytes, declared: str | None = None, *, markup: bool = False) ->
             continue
     if labels and labels[0] != "utf-8":
         return body.decode(labels[0], "replace")
-    return body.decode(_guess(body), "replace")
+    return body.decode(_detect(body), "replace")
 
 
 def clean(text: str) -> str:
-    """Without what PostgreSQL and UTF-8 cannot hold: NUL, and halves of surrogate pairs (whole pairs are joined)."""
+    """The text without NUL and lone surrogates, which PostgreSQL and UTF-8 cannot store; surrogate pairs are joined."""
     if not text.isascii():
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\0", "")
@@ -77,7 +77,7 @@ def _labels(body: bytes) -> list[str]:
 
 
 def _charset(label: str | None) -> str | None:
-    """Python's name of a charset; None if it is none."""
+    """Python's name of a charset; None if the label is not a charset."""
     if not label:
         return None
     try:
@@ -90,12 +90,12 @@ def _charset(label: str | None) -> str | None:
     return None if name in _NOT_CHARSETS else name
 
 
-def _guess(body: bytes) -> str:
+def _detect(body: bytes) -> str:
     from charset_normalizer import from_bytes
 
     beyond = sum(byte > 127 for byte in body)
-    # In a text of another script, nearly every letter is beyond ASCII.
-    if beyond < _GUESS_FROM and beyond * 2 <= len(body):
+    # In another script, nearly every letter is beyond ASCII.
+    if beyond < _DETECT_FROM and beyond * 2 <= len(body):
         return "cp1252"
-    best = from_bytes(body[:_GUESS_BYTES]).best()
+    best = from_bytes(body[:_DETECT_BYTES]).best()
     return best.encoding if best is not None else "cp1252"

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.sources import Outcome
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
-# How many pages one request lists, as the clients of others ask for.
+# Pages per request, as other clients request.
 _LISTED = 100
-# More is no document that a person would watch, and would take hours.
+# More pages would take hours.
 MAX_PAGES = 5_000
 
 _NODE = re.compile(r"/node/(\d+)")
@@ -42,9 +42,9 @@ class _Stop(Exception):
 
 
 class DrupalWikiSource:
-    """Its state is when a page was changed last, or a digest of that of all pages of a space.
+    """Its state is the time of a page's last change, or a digest of those of all pages of a space.
 
-    A space is a document of all its pages in the order of their ids.
+    A space is one document of all its pages, ordered by id.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class DrupalWikiSource:
     ) -> None:
         """
         Args:
-            base_url: of the wiki; the token is sent there and nowhere else.
-            token: of the REST interface, sent as a bearer.
+            base_url: of the wiki; the token is sent to it alone.
+            token: of the REST interface, sent as a bearer token.
         """
         self._fetcher = fetcher
         self._base_url = (base_url or "").rstrip("/")
@@ -66,12 +66,12 @@ class DrupalWikiSource:
         self._now = now
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
-        """As of any `Source`."""
+        """See `Source`."""
         if not self._base_url or origin(reference.site) != origin(self._base_url):
-            return Failed(f"{reference.host or 'the reference'} is not the wiki of the settings; set DRUPALWIKI_URL")
+            return Failed(f"{reference.host or 'the reference'} is another wiki; set DRUPALWIKI_URL to its address")
         subject = named(reference)
         if subject is None:
-            return Failed("the reference names no page and no space: add ?pageId= or ?space= and a number")
+            return Failed("the reference does not name a page or a space: add ?pageId=NUMBER or ?space=NUMBER")
         try:
             if subject.kind == "page":
                 return self._page(subject.number, previous or {})
@@ -98,7 +98,7 @@ class DrupalWikiSource:
             try:
                 page, bytes_of_page = self._ask(f"page/{page_number}")
             except _Stop as stop:
-                # It was deleted since it was listed.
+                # It was deleted after the listing.
                 if isinstance(stop.outcome, Gone):
                     continue
                 raise
@@ -107,11 +107,11 @@ class DrupalWikiSource:
             if text:
                 parts.append(text)
         if not parts:
-            return Failed(f"space {number} has no page with text that the token of DRUPALWIKI_TOKEN may read")
+            return Failed(f"space {number} has no page with text that DRUPALWIKI_TOKEN may read")
         return Content("\n\n".join(parts), None, state, size)
 
     def _list(self, space: int) -> tuple[dict[int, Mapping[str, Any]], int]:
-        """The pages of a space by their ids, without bodies that can be relied on."""
+        """The pages of a space by id; their bodies may be missing."""
         found: dict[int, Mapping[str, Any]] = {}
         size = at = 0
         while True:
@@ -127,12 +127,12 @@ class DrupalWikiSource:
                 found[page["id"]] = page
             at += 1
             if len(found) > MAX_PAGES:
-                raise _Stop(Failed(f"the space has more than {MAX_PAGES:,} pages; watch some of them by ?pageId="))
+                raise _Stop(Failed(f"the space has more than {MAX_PAGES:,} pages; watch its pages one by one"))
             total = answer.get("totalPages")
             if answer.get("last") is True or not content or (isinstance(total, int) and at >= total):
                 return found, size
             if len(found) == before:
-                raise _Stop(Failed("the wiki lists the same pages again and again"))
+                raise _Stop(Failed("the wiki returns the same pages repeatedly"))
 
     def _ask(self, path: str, **parameters: int) -> tuple[Mapping[str, Any], int]:
         host = urlsplit(self._base_url).hostname
@@ -168,7 +168,7 @@ class Named(NamedTuple):
 
 
 def named(reference: Reference) -> Named | None:
-    """What a reference names; a page within a space is that page."""
+    """The page or space that a reference names; a page of a space is the page."""
     given, node = reference.parameters, _NODE.search(reference.path)
     page = given.get("pageId") or (node[1] if node else "")
     space = given.get("space") or given.get("spaceId") or ""
@@ -179,7 +179,7 @@ def named(reference: Reference) -> Named | None:
 
 
 def _text(page: Mapping[str, Any]) -> tuple[str, str]:
-    """A page as Markdown, and its title; both empty if it has no text."""
+    """A page as Markdown and its title; both are empty if it has no text."""
     from housekeeping_pipelines.watched_documents.sources.html import markdown_of
 
     title, body = page.get("title"), page.get("body")
@@ -189,13 +189,13 @@ def _text(page: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _changed(page: Mapping[str, Any]) -> str | int | None:
-    """When it was changed last: seconds since 1970, or as text; None if it is not said."""
+    """The time of the last change, in seconds since 1970 or as text; None if the wiki does not return it."""
     found = page.get("lastModified")
     return found if isinstance(found, str | int) and found else None
 
 
 def _digest(pages: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """What changes when any page does; empty if a page does not say when it was changed."""
+    """A digest that changes with any page; empty if the time of a change is missing."""
     known = [(number, _changed(page), page.get("title")) for number, page in sorted(pages.items())]
     if any(changed is None for _, changed, _ in known):
         return {}
@@ -203,4 +203,4 @@ def _digest(pages: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _unlike(url: str) -> str:
-    return f"{urlsplit(url).hostname} does not answer as a Drupal Wiki does; check DRUPALWIKI_URL"
+    return f"{urlsplit(url).hostname} does not answer as a Drupal Wiki; check DRUPALWIKI_URL"

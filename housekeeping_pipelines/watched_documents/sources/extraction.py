@@ -1,4 +1,4 @@
-"""What there is to read in an answer: the main text of a web page, the text of a PDF, or a text as it is."""
+"""Extracts the text of an answer: the main text of a web page, the text of a PDF, or plain text as it is."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from housekeeping_pipelines.watched_documents.sources.decoding import clean, dec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A text beyond this is cut into far more chunks than a search is good for.
+# A longer text makes more chunks than a search can use.
 MAX_CHARACTERS = 10_000_000
 MAX_PAGES = 2_000
-# A page is looked at as a whole, so the time may be exceeded by that of one page.
+# The time is checked after each page, and may be exceeded by one page.
 MAX_PDF_SECONDS = 120.0
 
-# Finding a page's main text takes about a second a megabyte, and more memory than the page by far.
+# Finding the main text takes about a second per megabyte, and far more memory than the page.
 _MAIN_TEXT_CHARACTERS = 4 * 2**20
 
 _TEXT_TYPES = re.compile(r"(text/.*|.*[/+](json|xml|yaml|toml|javascript|x-sh|x-yaml|sql|x-ndjson|rtf))")
@@ -31,12 +31,12 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]")
 
 
 class NotReadable(Exception):
-    """There is no text in it that can be read; the message says why, for a person."""
+    """The answer has no readable text; the message says why, for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A text in Markdown, or as it was."""
+    """A text in Markdown, or as it was received."""
 
     text: str
     title: str | None = None
@@ -46,11 +46,11 @@ def extract(body: bytes, content_type: str, url: str, *, monotonic: Callable[[],
     """The text of an answer.
 
     Args:
-        content_type: the header; what the body begins with counts where the header says nothing or what is not so.
-        url: where it is from, for how its name ends.
+        content_type: the header; if it is missing or wrong, the beginning of the body decides.
+        url: of the answer; its file name is used in messages.
 
     Raises:
-        NotReadable: it is not a text, is encrypted or broken, or has none.
+        NotReadable: it is not text, is encrypted or broken, or has no text.
     """
     media, charset = _media_type(content_type)
     if b"%PDF-" in body[:1024] and not media.startswith("text/plain"):
@@ -58,15 +58,15 @@ def extract(body: bytes, content_type: str, url: str, *, monotonic: Callable[[],
     elif media in _HTML_TYPES or (media in _UNKNOWN_TYPES | {"application/xml", "text/xml"} and _is_html(body)):
         extracted = _html(decode(body, charset, markup=True), url)
     elif media == "application/pdf":
-        raise NotReadable("it is not a PDF, although it is said to be one")
+        raise NotReadable("it is not a PDF, but labelled as one")
     elif _TEXT_TYPES.fullmatch(media) or media in _UNKNOWN_TYPES:
         extracted = Extracted(decode(body, charset, markup=media.endswith("xml")))
         _refuse_binary(extracted.text, media or urlsplit(url).path.rpartition("/")[2])
     else:
-        raise NotReadable(f"{media[:80]} is not a text that can be read")
+        raise NotReadable(f"{media[:80]} is not readable text")
     text = clean(extracted.text).strip("\n")
     if not text.strip():
-        raise NotReadable("there is no text in it")
+        raise NotReadable("it has no text")
     if len(text) > MAX_CHARACTERS:
         raise NotReadable(f"its text has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
     title = " ".join(clean(extracted.title or "").split())[:500]
@@ -86,20 +86,20 @@ def _is_html(body: bytes) -> bool:
 
 def _refuse_binary(text: str, what: str) -> None:
     sample = text[:65536]
-    # One of them may be somebody's slip.
+    # One control character may be a typing error.
     if (len(_CONTROL.findall(sample)) - 1) * 20 > len(sample):
-        raise NotReadable(f"{what[:80] or 'it'} is not a text that can be read")
+        raise NotReadable(f"{what[:80] or 'it'} is not readable text")
 
 
 def _html(page: str, url: str) -> Extracted:
-    """The main text as Markdown, or all that a person sees if none is found.
+    """The main text as Markdown, or all visible text if none is found.
 
-    Links are left out: those with a session or a time in them would make every page a new one.
+    Links are dropped: one with a session or a time in it would change the text at every fetch.
     """
-    # Importing it takes half a second.
+    # The import takes half a second.
     import trafilatura
 
-    # An XML parser refuses text that declares another encoding than it has.
+    # An XML parser refuses text that declares an encoding.
     page = re.sub(r"^\s*<\?xml[^>]*\?>", "", page).replace("\0", "")
     title = _title(page)
     if len(page) <= _MAIN_TEXT_CHARACTERS:
@@ -115,7 +115,7 @@ def _html(page: str, url: str) -> Extracted:
                 include_formatting=True,
                 favor_recall=True,
             )
-        except Exception:  # noqa: BLE001 - whatever a page does to a parser, its visible text is left
+        except Exception:  # noqa: BLE001 - a page may break a parser in any way; its visible text remains
             text = None
         if text and text.strip():
             return Extracted(text, title)
@@ -135,7 +135,7 @@ def _title(page: str) -> str | None:
 
 
 def _visible_text(page: str) -> str:
-    """A line for each block of text, in one walk: whatever a page nests, it takes no longer."""
+    """A line per block of text, in one pass that takes linear time at any nesting."""
     from lxml import etree, html
 
     try:
@@ -175,7 +175,7 @@ def _pdf(body: bytes, monotonic: Callable[[], float]) -> Extracted:
     ends_at = monotonic() + MAX_PDF_SECONDS
     try:
         reader = PdfReader(BytesIO(body))
-        # Many are encrypted with an empty password, only to forbid printing.
+        # Many are encrypted with an empty password, to forbid printing.
         if reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED:
             raise NotReadable("the PDF is encrypted with a password")
         count = len(reader.pages)
@@ -198,5 +198,5 @@ def _pdf(body: bytes, monotonic: Callable[[], float]) -> Extracted:
     except Exception as error:  # broken files raise anything
         raise NotReadable(f"the PDF is broken: {type(error).__name__}") from error
     if not any(pages):
-        raise NotReadable("there is no text in the PDF; it may consist of scanned pictures")
+        raise NotReadable("the PDF has no text; it may consist of scanned images")
     return Extracted("\n\n".join(text for text in pages if text), title if isinstance(title, str) else None)

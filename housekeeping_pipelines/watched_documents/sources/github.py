@@ -1,7 +1,7 @@
 """A file, a folder or the whole of a repository on GitHub: `github://https://github.com/OWNER/NAME?branch=main&path=docs`.
 
-One request tells whether anything changed: the tree of the branch, with the hash of every file's content. A tree that
-is too large to be listed at once is gone down to the path, a request a folder.
+One request tells whether anything changed: the tree of the branch, with the hash of every file. If the tree is too
+large for one answer, the path is followed with a request per folder.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 API_URL = "https://api.github.com"
 _HOSTS = ("github.com", "www.github.com")
-# Of a limit that says no time, https://docs.github.com/rest/guides/best-practices-for-using-the-rest-api
+# For a rate limit without a time, https://docs.github.com/rest/guides/best-practices-for-using-the-rest-api
 _LIMITED_FOR = timedelta(minutes=1)
 
 
 class GitHubSource:
-    """Its token goes to GitHub alone."""
+    """Its token is sent to GitHub alone."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class GitHubSource:
 
         where = place(reference)
         if where is None or reference.host not in _HOSTS or where.name.count("/") != 1:
-            return Failed(f"{reference.host or 'the reference'} with this path names no repository on GitHub")
+            return Failed(f"{reference.host or 'the reference'} with this path does not name a repository on GitHub")
         traffic = Traffic()
         try:
             return self._fetch(self._repository(where, traffic), where, previous, traffic)
@@ -90,14 +90,14 @@ class GitHubSource:
     ) -> Outcome:
         entries = _list(repository, where)
         if entries is None:
-            return Failed(f"{where.name} is too large to be listed; name a path in it")
+            return Failed(f"{where.name} is too large to be listed; add ?path=FOLDER")
         there = [each for each in entries if each.type == "blob" and where.holds(each.path)]
         if not there:
             return Gone(f"{where.name} has no {where.path or 'file'}")
         traffic.listed = True
         files = [File(each.path, each.blob) for each in there if each.size <= MAX_FILE_BYTES]
         if len(files) > MAX_FILES:
-            return Failed(f"{where.name} has {len(files):,} files there, more than {MAX_FILES:,}; name a path in it")
+            return Failed(f"{where.name} has {len(files):,} files there, more than {MAX_FILES:,}; add ?path=FOLDER")
         files.sort(key=lambda file: file.path)
         state = {"sha": digest(files)}
         if previous and previous == state:
@@ -107,12 +107,12 @@ class GitHubSource:
             blob = repository.get_git_blob(file.blob)
             if blob.encoding != "base64":
                 return blob.content.encode()
-            # It comes in lines.
+            # It is split into lines.
             return base64.b64decode("".join(blob.content.split()), validate=True)
 
         text = joined(files, read, single=there[0].path == where.path)
         if not text:
-            return Failed(f"{where.name} has no text there, or too much of it in one file")
+            return Failed(f"{where.name} has no text there, or only files that are too large")
         return Content(text, where.path or where.name, state, traffic.bytes)
 
     def _repository(self, where: Place, traffic: Traffic) -> Repository:
@@ -123,7 +123,7 @@ class GitHubSource:
             auth=github.Auth.Token(self._token) if self._token else None,
             base_url=self._api_url,
             timeout=TIMEOUT_SECONDS,
-            # The session says who we are.
+            # The session sets its own.
             user_agent="housekeeping-pipelines",
             per_page=100,
             verify=True,
@@ -143,7 +143,7 @@ class _Entry:
 
 
 def _list(repository: Repository, where: Place) -> list[_Entry] | None:
-    """What is below the root, or below the path at least; None if it is too much for one answer."""
+    """The entries of the tree, or at least those below the path; None if they are too many for one answer."""
 
     def entries(tree: str, above: str = "", *, recursive: bool = True) -> list[_Entry] | None:
         answer = repository.get_git_tree(tree, recursive=recursive)
@@ -165,10 +165,10 @@ def _list(repository: Repository, where: Place) -> list[_Entry] | None:
 
 
 def _requester(session: Callable[[], requests.Session]) -> type[Any]:
-    """PyGithub's requester over sessions of ours; the library's own class, which others may use, stays as it is.
+    """PyGithub's requester with guarded sessions; a subclass, since others may use the library's own class.
 
-    Redirects, as those of a repository that was renamed, are followed by the session: the library forgets the query of
-    where they lead, and would list the uppermost folder alone.
+    The session follows redirects, as of a renamed repository: the library would drop the query of their target, and
+    list the top folder alone.
     """
     from github.Requester import (
         HTTPRequestsConnectionClass,

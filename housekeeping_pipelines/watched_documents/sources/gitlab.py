@@ -1,7 +1,7 @@
 """A file, a folder or the whole of a project on GitLab: `gitlab://https://gitlab.com/GROUP/NAME?branch=main&path=docs`.
 
-The hash of a file's content is in the headers of one request; those of a folder's are in its tree, a page of it at a
-time. They tell whether anything changed.
+The hash of a file is in the headers of one request; the hashes of a folder's files are in its tree, which comes in
+pages. They tell whether anything changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PAGE_SIZE = 100
 
 
 class GitLabSource:
-    """Its token goes to the configured GitLab alone; the public projects of others are read without."""
+    """Its token is sent to the configured GitLab alone; public projects of others are read without it."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class GitLabSource:
         ours = origin(reference.site) == origin(self._url)
         where = place(reference, below=urlsplit(self._url).path.strip("/") if ours else "")
         if where is None or not reference.site:
-            return Failed(f"{reference.host or 'the reference'} with this path names no project on a GitLab")
+            return Failed(f"{reference.host or 'the reference'} with this path does not name a project on a GitLab")
         traffic = Traffic()
         client = gitlab.Gitlab(
             self._url if ours else reference.site,
             private_token=self._token if ours else None,
             session=traffic.watch(self._session()),
             timeout=TIMEOUT_SECONDS,
-            # The token goes along to the next page, which a server behind a proxy may call by another name.
+            # Stay on this host for the next page: a server behind a proxy may name another, and would get the token.
             keep_base_url=True,
         )
         try:
@@ -78,7 +78,7 @@ class GitLabSource:
 
     def _fetch(self, client: Any, where: Place, previous: Mapping[str, Any] | None, traffic: Traffic) -> Outcome:
         project = client.projects.get(where.name, lazy=True)
-        # The library would sleep until a limit is over; the queue knows better what to do meanwhile.
+        # The library would sleep until a rate limit ends; the queue schedules the retry instead.
         once = {"obey_rate_limit": False, "max_retries": 0}
         found = _file(project, where, once) if where.path else []
         single = bool(found)
@@ -91,7 +91,7 @@ class GitLabSource:
                 if each["type"] == "blob" and where.holds(each["path"]):
                     found.append(File(each["path"], each["id"]))
                 if len(found) > MAX_FILES:
-                    return Failed(f"{where.name} has more than {MAX_FILES:,} files there; name a path in it")
+                    return Failed(f"{where.name} has more than {MAX_FILES:,} files there; add ?path=FOLDER")
         if not found:
             return Gone(f"{where.name} has no {where.path or 'file'}")
         traffic.listed = True
@@ -105,12 +105,12 @@ class GitLabSource:
             single=single,
         )
         if not text:
-            return Failed(f"{where.name} has no text there, or too much of it in one file")
+            return Failed(f"{where.name} has no text there, or only files that are too large")
         return Content(text, where.path or where.name, state, traffic.bytes)
 
 
 def _file(project: Any, where: Place, once: Mapping[str, Any]) -> list[File]:
-    """What is at the path, if it is a file."""
+    """The file at the path; empty if it is not a file."""
     import gitlab
 
     try:

@@ -1,4 +1,4 @@
-"""From HTML that is all content, as a wiki's API gives it, to Markdown.
+"""Converts HTML that is all content, as from a wiki's API, to Markdown.
 
 markdownify would need half of this besides (cells, relative links, macros, the depth limit), and takes fourteen times
 as long: nine seconds a megabyte, and a space may have a thousand pages.
@@ -21,15 +21,15 @@ _BLOCKS = frozenset(
 _DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "head", "iframe", "object"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "code": "`"}
-# Nested deeper, a page is made to break parsers.
+# Deeper nesting is an attack on parsers.
 _DEEPEST = 150
 
 
 def markdown_of(html: str) -> str:
-    """Headings, paragraphs, lists, tables, code and links; the rest as the text that it has."""
+    """Headings, paragraphs, lists, tables, code and links as Markdown; other elements as their text."""
     import lxml.html
 
-    # At half of a surrogate pair, a parser would take the page to be over.
+    # A parser would end the page at a lone surrogate.
     html = _macros(clean(html))
     if not html.strip():
         return ""
@@ -38,7 +38,7 @@ def markdown_of(html: str) -> str:
 
 
 def _macros(html: str) -> str:
-    """Confluence's listings, whose text a parser of HTML would not see."""
+    """Convert the code blocks of Confluence, whose CDATA an HTML parser would drop."""
 
     def listing(match: re.Match[str]) -> str:
         body = match[1].replace("&", "&amp;").replace("<", "&lt;")
@@ -50,7 +50,7 @@ def _macros(html: str) -> str:
 
 
 def _block(element: HtmlElement, depth: int) -> str:
-    """An element whose children may be blocks; every block is between blank lines."""
+    """An element whose children may be blocks, with blank lines around each block."""
     tag = element.tag
     if not isinstance(tag, str) or tag in _DROPPED:
         return ""
@@ -106,7 +106,7 @@ def _list(element: HtmlElement, depth: int) -> str:
 
 
 def _table(element: HtmlElement, depth: int) -> str:
-    # Not `iter`: the rows of a table within a cell are that cell's.
+    # Not `iter`: it would include the rows of a table in a cell.
     parts = [element, *element.iterchildren("thead", "tbody", "tfoot")]
     rows = [
         [_inline(cell, depth + 1).replace("|", "\\|") for cell in row.iterchildren("td", "th")]

@@ -1,4 +1,4 @@
-"""What sources that go through a client library have in common: what passed on the wire, and what an error means."""
+"""Shared by sources with a client library: the traffic of a session, and the meaning of an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.watched_documents.sources import Outcome
 
-# What a library makes of an answer that is not what its service answers; RecursionError is a RuntimeError.
+# Raised by libraries for unexpected answers; RecursionError is a RuntimeError.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError)
 
 TIMEOUT_SECONDS = 60
@@ -24,12 +24,12 @@ TIMEOUT_SECONDS = 60
 
 @dataclass
 class Traffic:
-    """What went over a session.
+    """The traffic of a session.
 
     Attributes:
         bytes: of all bodies.
         status, headers: of the last answer.
-        listed: whether the service has said what the document consists of, so that it is there.
+        listed: whether the service has listed the parts of the document, which therefore exists.
     """
 
     bytes: int = 0
@@ -38,7 +38,7 @@ class Traffic:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def watch(self, session: requests.Session) -> requests.Session:
-        """The same session, watched."""
+        """Record the traffic of a session, and return it."""
         session.hooks["response"].append(self._see)
         return session
 
@@ -50,10 +50,10 @@ class Traffic:
 def outcome_of(
     error: Exception, traffic: Traffic, host: str, credentials: str, clock: Callable[[], datetime]
 ) -> Outcome:
-    """What an error of a library means, by the answer that led to it.
+    """The outcome of a library's error, by the last answer.
 
     Args:
-        credentials: the variables to look at when the service does not let us in.
+        credentials: the variables to check if the service refuses access.
     """
     if isinstance(error, FetchError):
         return Failed(error.one_line)
@@ -61,14 +61,14 @@ def outcome_of(
     wait = retry_after(traffic.headers, clock())
     if status in (404, 410):
         if traffic.listed:
-            return Failed(f"{host} answers {status} for a part of what it lists", wait)
-        # Who may not read something is told that it is not there.
-        hidden = f"; so it does for what {credentials} may not read" if status == 404 else ""
+            return Failed(f"{host} answers {status} for a part that it lists", wait)
+        # Services hide what an account may not read.
+        hidden = f"; the same answer hides what {credentials} may not read" if status == 404 else ""
         return Gone(f"{host} answers {status}{hidden}")
     if 300 <= status < 400:
-        return Failed(f"{host} redirects, and leads nowhere")
+        return Failed(f"{host} redirects to no usable address")
     if status in (401, 403) and wait is None:
-        return Failed(f"{host} answers {status}: look at {credentials}")
+        return Failed(f"{host} answers {status}: check {credentials}")
     if status >= 400:
         return Failed(f"{host} answers {status}", wait)
     return Failed(f"{host} answers what cannot be read ({type(error).__name__})")

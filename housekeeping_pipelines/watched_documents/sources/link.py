@@ -21,9 +21,9 @@ _ACCEPT = "text/html,application/xhtml+xml,text/markdown,text/plain,application/
 
 
 class LinkSource:
-    """Asks with the validators of the last answer, so that a page that did not change costs a few hundred bytes.
+    """Sends the validators of the last answer: an unchanged page costs a few hundred bytes.
 
-    Its state is `etag` and `last_modified` as the server wrote them, and `url` where the page is elsewhere by now.
+    Its state is `etag` and `last_modified` as sent by the server, and `url` if the page has moved.
     """
 
     def __init__(self, fetcher: Fetcher, *, now: Callable[[], datetime] = utc_now) -> None:
@@ -31,19 +31,19 @@ class LinkSource:
         self._now = now
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
-        """As of any `Source`."""
+        """See `Source`."""
         conditions = _conditions(previous or {})
         try:
             response = self._get(reference, conditions)
-            if response.status == 304 and conditions and _place(reference, response) != (previous or {}).get("url"):
-                # It compared another page's date: the address leads elsewhere since.
+            if response.status == 304 and conditions and _moved_to(reference, response) != (previous or {}).get("url"):
+                # The address redirects elsewhere by now: the date was that of another page.
                 conditions = {}
                 response = self._get(reference, conditions)
         except FetchError as error:
             return Failed(error.one_line)
         if response.status == 304:
             if not conditions:
-                return Failed(f"{reference.host} answers 304, not modified, to a request that had no conditions")
+                return Failed(f"{reference.host} answers 304, not modified, to an unconditional request")
             state = {**(previous or {}), **_state(reference, response)}
             return Unchanged(state if state != previous else None, response.transferred)
         if response.status in (404, 410):
@@ -65,9 +65,9 @@ def _conditions(previous: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value and isinstance(value, str)}
 
 
-def _place(reference: Reference, response: Response) -> str | None:
-    """Where the page is; None if it is where the reference says."""
-    # What was asked for is written as the fetcher writes addresses.
+def _moved_to(reference: Reference, response: Response) -> str | None:
+    """The address of the page; None if it is that of the reference."""
+    # Normalised as the fetcher normalises addresses.
     import httpx
 
     asked = str(httpx.URL(reference.address).copy_with(fragment=None))
@@ -78,6 +78,6 @@ def _state(reference: Reference, response: Response) -> State:
     found = {
         "etag": response.headers.get("etag"),
         "last_modified": response.headers.get("last-modified"),
-        "url": _place(reference, response),
+        "url": _moved_to(reference, response),
     }
     return {name: value for name, value in found.items() if value}

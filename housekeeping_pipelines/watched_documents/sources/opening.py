@@ -1,7 +1,7 @@
-"""The sources by the scheme of a reference; each is opened when it is first used.
+"""The sources by the scheme of a reference; each is opened on first use.
 
-A package adds a source by an entry point of the group `housekeeping_pipelines.sources`: its name is the scheme, and
-what it names is called with the `Fetcher` and returns a `Source`.
+A package adds a source by an entry point of the group `housekeeping_pipelines.sources`: its name is the scheme, and its
+object is called with the `Fetcher` and returns a `Source`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 GROUP = "housekeeping_pipelines.sources"
 
 BUILT_IN = ("link", "youtube", "confluence", "github", "gitlab", "drupalwiki")
-# What the collector fetches, which knows one more kind of repository.
+# The schemes that a collector fetches.
 COLLECTED = (*BUILT_IN, "gitea")
-# What is fetched by a client library, which is the extra of the same name.
+# The schemes that need a client library; the extra has the same name.
 _EXTRAS = ("youtube", "confluence", "github", "gitlab")
 
 
 class Sources:
-    """Every source as the settings name them. It may be used by many threads at once."""
+    """All sources, as the settings configure them. It may be used by many threads at once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Sources:
 
     @cached_property
     def fetcher(self) -> Fetcher:
-        """What every built-in source fetches with."""
+        """The fetcher of the built-in sources."""
         from housekeeping_pipelines.resources.fetching import Fetcher, FetchPolicy
 
         settings = self.settings
@@ -55,14 +55,14 @@ class Sources:
         )
 
     def schemes(self) -> tuple[str, ...]:
-        """What references may begin with."""
+        """The schemes of references."""
         own = {point.name for point in entry_points(group=GROUP)}
         return tuple(sorted(own | set(COLLECTED if self.settings.collector_url else BUILT_IN)))
 
     def check(self, reference: Reference) -> None:
         """
         Raises:
-            ConfigurationError: no source reads such a reference.
+            ConfigurationError: no source accepts the reference.
         """
         if reference.scheme not in self.schemes():
             raise ConfigurationError(
@@ -70,15 +70,15 @@ class Sources:
             )
         if PAYLOAD in reference.parameters and self.settings.collector_url is None:
             raise ConfigurationError(
-                "its parameters are encrypted for a collector, which alone can read them",
-                hint="set COLLECTOR_URL, or watch it by a reference without a payload",
+                "its parameters are encrypted, and only a collector can read them",
+                hint="set COLLECTOR_URL, or use a reference without a payload",
             )
 
     def fetch(self, reference: Reference, previous: Mapping[str, Any] | None) -> Outcome:
-        """As of any `Source`.
+        """See `Source`.
 
         Raises:
-            ConfigurationError: no source reads such a reference, or its settings are wrong.
+            ConfigurationError: no source accepts the reference, or its settings are wrong.
         """
         with self._lock:
             source = self._opened.get(reference.scheme)
@@ -98,10 +98,10 @@ class Sources:
             ) from None
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         with self._lock:
             for source in self._opened.values():
-                # That of somebody else need not have one.
+                # A third-party source need not have this method.
                 close = getattr(source, "close", None)
                 if callable(close):
                     close()
@@ -116,7 +116,7 @@ class Sources:
             except Exception as error:
                 raise ConfigurationError(
                     f"the source of {scheme}:// ({point.value}) cannot be opened: {type(error).__name__}: {error}",
-                    hint="mend or uninstall the package that it is from",
+                    hint="fix or uninstall the package that provides it",
                 ) from error
             return source
         if settings.collector_url is not None:

@@ -1,7 +1,7 @@
 """How a watched document is named: `link://https://…`, `github://https://github.com/owner/name?branch=main`, and so on.
 
-What stands behind the scheme is the address that a person sees in a browser; what else a source must know is in its
-query: `branch` and `path` of a repository, `pageId` of a wiki.
+After the scheme follows the address in a browser; its query has further parameters of the source: `branch` and `path`
+of a repository, `pageId` of a wiki.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from housekeeping_pipelines.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What AnythingLLM puts into a query that only its own collector can read.
+# A query parameter of AnythingLLM that only its collector can decrypt.
 PAYLOAD = "payload"
 
 
@@ -25,12 +25,12 @@ class Reference:
     """A parsed reference.
 
     Attributes:
-        text: the reference as it is kept.
+        text: the reference as it is stored.
         scheme: the kind of source.
-        address: the rest as it stands, with its query.
-        host: of the address, in lower case; empty if it is not an address, as in `youtube://ID`.
+        address: everything after the scheme, with the query.
+        host: of the address, in lower case; empty if there is none, as in `youtube://ID`.
         path: of the address.
-        parameters: of its query.
+        parameters: of the query.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Reference:
 
 
 def origin(address: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port, for whether two addresses are on one server."""
+    """Scheme, host and port; equal for two addresses on one server."""
     parts = urlsplit(address)
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
@@ -56,7 +56,7 @@ def origin(address: str) -> tuple[str, str, int | None]:
 def parse_reference(text: str) -> Reference:
     """
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a valid reference.
     """
     scheme, separator, address = text.strip().partition("://")
     try:
@@ -68,16 +68,16 @@ def parse_reference(text: str) -> Reference:
         host, parts, wrong = "", urlsplit(""), True
     if wrong or not separator or not scheme.isidentifier() or not address or any(sign.isspace() for sign in address):
         raise ConfigurationError(
-            f"{_shown(text)} is no reference to a document",
+            f"{_shown(text)} is not a reference to a document",
             hint="accepted: link://https://example.com/page, or another scheme of docs/watched-documents.md",
         )
     if scheme.lower() in ("http", "https"):
         raise ConfigurationError(
-            f"{_shown(text)} names no kind of source", hint=f"for a web page: link://{text.strip()}"
+            f"{_shown(text)} has no scheme of a source", hint=f"for a web page: link://{text.strip()}"
         )
     return Reference(text.strip(), scheme.lower(), address, host, parts.path, dict(parse_qsl(parts.query)))
 
 
 def _shown(text: str) -> str:
-    """As it may be shown and logged: without a password in the address."""
+    """The text without passwords, for messages."""
     return repr(re.sub(r"[^/\s]+@", "***@", text[:200]))

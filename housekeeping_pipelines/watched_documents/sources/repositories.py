@@ -1,4 +1,4 @@
-"""What a repository's address names, and its files as one text."""
+"""Parses the address of a repository, and joins its files to one text."""
 
 from __future__ import annotations
 
@@ -15,42 +15,45 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
-# A request each; more of them are a code base, not a document.
+# Each takes a request; a repository with more is a code base, not a document.
 MAX_FILES = 1000
 MAX_FILE_BYTES = 2**20
 
-# No dots alone, which would lead elsewhere, nor the dash by which GitLab parts a project from what is in it.
+# Neither `.` nor `..`, which would change the path, nor the dash between a GitLab project and its content.
 _NAME = re.compile(r"(?!(\.\.?|-)(/|$))[\w.-]+(/(?!(\.\.?|-)(/|$))[\w.-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a repository: the default branch and all of it where they are empty."""
+    """A place in a repository; an empty branch is the default one, an empty path the whole repository."""
 
     name: str
     branch: str
     path: str
 
     def holds(self, path: str) -> bool:
-        """Whether a file is what is named, or lies below it."""
+        """Whether a file is at or below the path."""
         return not self.path or path == self.path or path.startswith(f"{self.path}/")
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a repository by the hash of its content."""
+    """A file of a repository, with the hash of its content."""
 
     path: str
     blob: str
 
 
 def place(reference: Reference, *, below: str = "") -> Place | None:
-    """`OWNER/NAME`, `…/tree/BRANCH/PATH`, `…/-/blob/BRANCH/PATH`, with `branch` and `path` in the query; None: no name.
+    """Parse `OWNER/NAME`, `…/tree/BRANCH/PATH` or `…/-/blob/BRANCH/PATH`, or `branch` and `path` in the query.
 
-    A branch with a slash in its name must be given in the query.
+    A branch with a slash in its name must be in the query.
 
     Args:
-        below: the folder of the server that repositories are in; empty if it has none.
+        below: the base path of the server; empty if it has none.
+
+    Returns:
+        None if the address is not one of a repository.
     """
     whole = reference.path.strip("/")
     if below:
@@ -63,19 +66,19 @@ def place(reference: Reference, *, below: str = "") -> Place | None:
     if not _NAME.fullmatch(name):
         return None
     given = reference.parameters
-    # A browser shows an address with what is no ASCII in it encoded.
+    # Browsers percent-encode non-ASCII characters in addresses.
     branch = given.get("branch") or given.get("ref") or unquote(branch)
     return Place(name, branch, (given.get("path") or unquote(path)).strip("/"))
 
 
 def digest(files: Iterable[File]) -> str:
-    """One hash of all files, which changes when one of them does."""
+    """One hash of all files, which changes with any of them."""
     lines = "".join(f"{file.blob} {file.path}\n" for file in files)
     return hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest()
 
 
 def joined(files: Iterable[File], read: Callable[[File], bytes], *, single: bool) -> str:
-    """The texts of the files, each under its path; what is no text is left out."""
+    """The texts of the files, each below its path; binary and large files are left out."""
     texts = []
     for file in files:
         content = read(file)

@@ -1,6 +1,6 @@
 """The transcript of a video: `youtube://https://www.youtube.com/watch?v=ID`, or `youtube://ID`.
 
-YouTube says of no transcript whether it changed: the text itself decides.
+YouTube does not tell whether a transcript changed: the text is compared.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.watched_documents.sources.references import Reference
 
 _HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "www.youtube-nocookie.com")
-# YouTube blocks an address for hours rather than minutes.
+# YouTube blocks an address for hours, not minutes.
 _BLOCKED_FOR = timedelta(hours=1)
 _PARAGRAPH_SECONDS = 60.0
 
 
 class YouTubeSource:
-    """Asks for a transcript in the first of the languages that there is."""
+    """Fetches the transcript in the first available language."""
 
     def __init__(self, session: Callable[[], requests.Session], *, languages: Sequence[str] = ("en",)) -> None:
         self._session, self._languages = session, tuple(languages)
@@ -45,26 +45,26 @@ class YouTubeSource:
 
         video = video_id(reference)
         if video is None:
-            return Failed("the reference names no video of YouTube")
+            return Failed("the reference does not name a video of YouTube")
         traffic = Traffic()
         try:
             found = api.YouTubeTranscriptApi(http_client=traffic.watch(self._session())).fetch(video, self._languages)
         except api.VideoUnavailable:
-            return Gone("YouTube says that there is no such video")
+            return Gone("YouTube reports that the video does not exist")
         except api.RequestBlocked:
             return Failed("YouTube blocks the requests of this machine", _BLOCKED_FOR)
         except (api.TranscriptsDisabled, api.NoTranscriptFound):
             return Failed(f"the video has no transcript in {', '.join(self._languages)} (YOUTUBE_LANGUAGES)")
         except api.VideoUnplayable as error:
             reason = " ".join(clean(error.reason or "").split())[:200]
-            return Failed(f"YouTube does not play the video: {reason or 'it does not say why'}")
+            return Failed(f"YouTube does not play the video: {reason or 'it gives no reason'}")
         except YouTubeTranscriptApiException as error:
             if traffic.status >= 400:
                 return Failed(f"YouTube answers {traffic.status}", _BLOCKED_FOR if traffic.status == 429 else None)
             return Failed(f"YouTube gives no transcript: {type(error).__name__}")
         except FetchError as error:
             return Failed(error.one_line)
-        # A transcript that is cut short or empty is no XML.
+        # A truncated or empty transcript is not valid XML.
         except (requests.RequestException, ParseError, *UNREADABLE) as error:
             return Failed(f"YouTube answers what cannot be read ({type(error).__name__})")
         text = _paragraphs((snippet.start, snippet.text) for snippet in found)
@@ -74,10 +74,10 @@ class YouTubeSource:
 
 
 def video_id(reference: Reference) -> str | None:
-    """The video of an address, or of a bare id."""
+    """The id of the video of an address, or a bare id; None if it is neither."""
     host, path = reference.host, reference.path
     if not host and "/" in reference.address:
-        # As people write it: youtu.be/ID.
+        # An address without https://, as in youtu.be/ID.
         parts = urlsplit(f"https://{reference.address}")
         host, path = parts.hostname or "", parts.path
     if not host:
@@ -93,7 +93,7 @@ def video_id(reference: Reference) -> str | None:
 
 
 def _paragraphs(snippets: Iterable[tuple[float, str]]) -> str:
-    """A minute of speech a paragraph."""
+    """One paragraph per minute of speech."""
     paragraphs: dict[int, list[str]] = {}
     for start, text in snippets:
         paragraphs.setdefault(int(start // _PARAGRAPH_SECONDS), []).append(" ".join(clean(text).split()))

@@ -78,7 +78,7 @@ def _remove(run: Run, config: HousekeepingConfig, entry: Entry, *, only_as_read:
         queue = Queue(Platform(Catalog(connection), config))
         marked = queue.unwatch(connection, entry.filename)
     try:
-        report = delete_rows(
+        report: Report = delete_rows(
             run, lambda catalog, _: _policy(Platform(catalog, config), entry, only_as_read=only_as_read), Limits()
         )
         removed = bool(report.deleted)

@@ -1,0 +1,1 @@
+"""Each decision to keep something, turned into a deletion: a test has to notice."""

@@ -8,7 +8,7 @@ SIZE ?= 2000
 SEED ?= 7
 WORKERS ?= 2
 
-.PHONY: demo dev test check docs bench install clean
+.PHONY: demo dev test check docs mutants bench install clean
 
 demo: install  ## a platform of sample data, cleaned before your eyes
 	@"$(BIN)/housekeeping" demo --conversations $(SIZE) --seed $(SEED)
@@ -25,6 +25,9 @@ check: $(VENV)/dev  ## ruff, mypy, the floors, and what the documents take from 
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports"
 	"$(BIN)/python" docs/generate.py --check
+
+mutants: $(VENV)/dev install  ## each decision to keep something, turned into a deletion: a test has to notice
+	"$(BIN)/python" -m housekeeping_pipelines_tests.mutants
 
 docs: $(VENV)/dev  ## what the documents take from the code, written again
 	"$(BIN)/python" docs/generate.py

@@ -78,7 +78,7 @@ _ROWS = [
     Mutant(
         "accounts that own something",
         "retention/policies.py",
-        "    never_used += [~_refers(platform.catalog, way, table.live) for way in ways]\n",
+        "    never_used += [~_refers(platform.catalog, path, table.live) for path in paths]\n",
         "",
         "retention/test_policies.py -k accounts_that_were_never_used",
     ),

@@ -32,7 +32,9 @@ def test_every_kind_of_decision_has_a_mutant(kind: str) -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.keeps)
-def test_a_decision_that_is_turned_round_is_noticed(mutant: Mutant, long: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_decision_that_is_turned_round_is_noticed(
+    mutant: Mutant, long: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     if not long:
         pytest.skip("each runs a part of the tests again; --long or `make mutants`")
     copy: Path = tmp_path_factory.mktemp("copy")

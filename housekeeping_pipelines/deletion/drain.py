@@ -27,6 +27,7 @@ class DrainResult:
 
     Attributes:
         gone, gone_bytes: removed files by store, and the bytes of all, as far as known.
+        permanently: of `gone`, those of stores that keep no trash.
         absent, in_use, held: files that did not exist, that something refers to, that a hold keeps.
         failed: `store/name` -> reason; up to 50 of `failed_count`. They are retried later.
         unavailable: stores that do not answer, with the reason; their entries wait.
@@ -34,6 +35,7 @@ class DrainResult:
 
     gone: dict[str, int] = field(default_factory=dict)
     gone_bytes: int = 0
+    permanently: dict[str, int] = field(default_factory=dict)
     absent: int = 0
     in_use: int = 0
     held: int = 0
@@ -41,18 +43,20 @@ class DrainResult:
     failed_count: int = 0
     unavailable: dict[str, str] = field(default_factory=dict)
 
-    def add(self, store: str, outcome: Outcome) -> None:
+    def add(self, store: Store, outcome: Outcome) -> None:
         """Count one batch."""
         if outcome.gone:
-            self.gone[store] = self.gone.get(store, 0) + len(outcome.gone)
+            self.gone[store.name] = self.gone.get(store.name, 0) + len(outcome.gone)
+            if store.trash_prefix is None:
+                self.permanently[store.name] = self.gone[store.name]
         self.gone_bytes += sum(outcome.gone.values())
         self.absent += len(outcome.absent)
         self.in_use += len(outcome.in_use)
         self.held += len(outcome.held)
         for name, reason in outcome.failed.items():
-            self.fail(f"{store}/{name}", reason)
+            self.fail(f"{store.name}/{name}", reason)
         if outcome.unavailable is not None:
-            self.unavailable[store] = outcome.unavailable.one_line
+            self.unavailable[store.name] = outcome.unavailable.one_line
 
     def fail(self, item: str, reason: str) -> None:
         """Count one file that could not be removed."""
@@ -81,7 +85,7 @@ def drain(
             entries = take(connection, name, now=clock(), run_id=run_id)
             if not entries:
                 break
-            drained.add(name, FileRemoval(connection, store, clock, entries).execute())
+            drained.add(store, FileRemoval(connection, store, clock, entries).execute())
     return drained
 
 

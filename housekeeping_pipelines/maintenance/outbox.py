@@ -47,7 +47,7 @@ def drain_outbox(
     left = stuck(connection)
     connection.commit()
     tally.deleted, tally.deleted_bytes = drained.gone, drained.gone_bytes
-    tally.for_good = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
+    tally.for_good = drained.permanently
     tally.skipped |= {"in_use": drained.in_use, "held": drained.held}
     tally.failed = [FailedItem(item, reason) for item, reason in drained.failed.items()]
     tally.failed_count = drained.failed_count

@@ -51,17 +51,16 @@ def cleanup_files(
         return report
     run.connection.rollback()
     if expiry.with_files:
-        report = _with_files(report, drain(run.connection, store_of, run.clock, run_id=run.run_id), store_of)
+        report = _with_files(report, drain(run.connection, store_of, run.clock, run_id=run.run_id))
         if max_storage_bytes is not None and expiry.session is None:
             report = _with_quota(report, store_of, max_storage_bytes)
     return replace(report, duration_seconds=run.elapsed_seconds)
 
 
-def _with_files(report: SessionReport, drained: DrainResult, store_of: Callable[[str], Store]) -> SessionReport:
+def _with_files(report: SessionReport, drained: DrainResult) -> SessionReport:
     warnings = [
         f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.unavailable.values()
     ]
-    final = {name: count for name, count in drained.gone.items() if store_of(name).trash_prefix is None}
     failed = (*report.failed, *(FailedItem(item, reason) for item, reason in drained.failed.items()))
     failed_count = report.failed_count + drained.failed_count
     status = "partial" if report.status == "succeeded" and drained.failed_count else report.status
@@ -70,7 +69,7 @@ def _with_files(report: SessionReport, drained: DrainResult, store_of: Callable[
         status=status,
         deleted=report.deleted | drained.gone,
         deleted_bytes=drained.gone_bytes,
-        for_good=report.for_good | final,
+        for_good=report.for_good | drained.permanently,
         failed=failed[:MAX_FAILED],
         failed_count=failed_count,
         warnings=(*report.warnings, *warnings),

@@ -143,19 +143,19 @@ class ProgressBar(LogObserver):
     ) -> None:
         self._progress.stop()
 
-    def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
-        super().planned(task, what, candidates, dry_run=dry_run)
+    def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        super().on_start(task, what, candidates, dry_run=dry_run)
         if self._bar is not None:
             self._progress.remove_task(self._bar)
         self._dry_run = dry_run
         self._bar = self._progress.add_task(task, total=candidates)
 
-    def advanced(self, task: str, done: int, candidates: int, rows: int) -> None:
-        super().advanced(task, done, candidates, rows)
+    def on_progress(self, task: str, done: int, candidates: int, rows: int) -> None:
+        super().on_progress(task, done, candidates, rows)
         if self._bar is not None:
             self._progress.update(self._bar, completed=done)
 
-    def took(self, item: str) -> None:
+    def on_item(self, item: str) -> None:
         if self._dry_run and self._names:
             try:
                 self._names.write(f"would delete {item}\n")

@@ -184,7 +184,7 @@ class RowDeletion:
         counted: dict[int, set[Key]] = {oid: set() for oid in self.plan.shared}
         self._context = BatchContext(self.run, policy, self.plan, self.owners, mirrors, counted)
         connection.commit()
-        self.run.observer.planned(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
+        self.run.observer.on_start(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
         found.open()
 
     def _process(self, keys: list[Key]) -> list[Key]:
@@ -322,6 +322,6 @@ class RowDeletion:
             if not shown and len(tally.sample) >= MAX_SAMPLE:
                 break
             name = item_name(root, row.key)
-            self.run.observer.took(name)
+            self.run.observer.on_item(name)
             tally.show(Candidate(name, None, row.age_seconds, self.policy.reason))
-        self.run.observer.advanced(self.run.task, tally.dealt_with, tally.candidates, self._row_count)
+        self.run.observer.on_progress(self.run.task, tally.dealt_with, tally.candidates, self._row_count)

@@ -1,4 +1,4 @@
-"""How a run is watched: a few lines in the log, or a progress bar of whoever started it."""
+"""How a run reports its progress: a few lines in the log, or a progress bar in the command."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Observer(Protocol):
-    """Who is told what a run does."""
+    """What a run calls while it works."""
 
-    def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
-        """The candidates are counted, and the guards have let the run start."""
+    def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        """The candidates are counted, and no guard refused the run."""
 
-    def advanced(self, task: str, done: int, candidates: int, rows: int) -> None:
-        """So many candidates are dealt with, and so many rows of all tables went."""
+    def on_progress(self, task: str, done: int, candidates: int, rows: int) -> None:
+        """So many candidates are dealt with, and so many rows of all tables are deleted."""
 
-    def took(self, item: str) -> None:
-        """One item went, or would go."""
+    def on_item(self, item: str) -> None:
+        """One item was deleted, or would be in a real run."""
 
 
 class LogObserver:
-    """Writes the plan, and then a line now and again with the rate and what is left."""
+    """Logs the plan, and then a line every SECONDS_BETWEEN_LINES with the rate and what is left."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._started = self._said = clock()
+        self._started = self._last_logged_at = clock()
 
-    def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
-        self._started = self._said = self._clock()
+    def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        self._started = self._last_logged_at = self._clock()
         verb = "would take" if dry_run else "takes"
         logger.info("%s: %s %s from %s", task, verb, f"{candidates:,}", what)
 
-    def advanced(self, task: str, done: int, candidates: int, rows: int) -> None:
+    def on_progress(self, task: str, done: int, candidates: int, rows: int) -> None:
         now = self._clock()
-        if now - self._said < SECONDS_BETWEEN_LINES:
+        if now - self._last_logged_at < SECONDS_BETWEEN_LINES:
             return
-        self._said = now
+        self._last_logged_at = now
         rate = done / (now - self._started)
         left = candidates - done
         logger.info(
@@ -52,5 +52,5 @@ class LogObserver:
             task, f"{done:,}", f"{candidates:,}", f"{rows:,}", rate, f"{left:,}", left / max(rate, 1e-9),
         )  # fmt: skip
 
-    def took(self, item: str) -> None:
+    def on_item(self, item: str) -> None:
         logger.debug("%s", item)

@@ -98,7 +98,7 @@ class OrphanCleanup:
         run, tally, found = self.run, self.tally, self.orphans.findings
         cut = self.orphans.cut(max_files=self.limits.max_files, max_bytes=self.limits.max_bytes)
         tally.plan(cut.files, cut.stopped_reason, dry_run=run.dry_run)
-        run.observer.planned(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
+        run.observer.on_start(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
         if run.dry_run:
             self._name_all()
         else:
@@ -139,7 +139,7 @@ class OrphanCleanup:
     def _name_all(self) -> None:
         for batch in self._batches():
             for each in batch:
-                self.run.observer.took(f"{self.store.name}/{each.name}")
+                self.run.observer.on_item(f"{self.store.name}/{each.name}")
             self._record(batch)
 
     def _remove_all(self) -> StoppedReason | None:
@@ -173,7 +173,7 @@ class OrphanCleanup:
         run, tally = self.run, self.tally
         before = tally.dealt_with
         tally.deal_with(batch)
-        run.observer.advanced(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
+        run.observer.on_progress(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
         tenth = 10 * tally.dealt_with // max(tally.planned, 1)
         if tenth > 10 * before // max(tally.planned, 1):
             logger.info("%s: %d %% of %s files", run.task, 10 * tenth, f"{tally.planned:,}")

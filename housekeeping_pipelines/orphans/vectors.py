@@ -128,7 +128,7 @@ class VectorCleanup:
         found, most = self.orphans.findings.orphaned, self.limits.max_rows
         planned = found if most is None else min(found, most)
         tally.plan(planned, "max_rows" if planned < found else None, dry_run=run.dry_run)
-        run.observer.planned(run.task, f"documents of {self.store.label}", planned, dry_run=run.dry_run)
+        run.observer.on_start(run.task, f"documents of {self.store.label}", planned, dry_run=run.dry_run)
         ending = None
         try:
             tally.stopped_reason = self._delete_all() or tally.stopped_reason
@@ -148,7 +148,7 @@ class VectorCleanup:
                 return None
             if run.dry_run:
                 for each in chosen:
-                    run.observer.took(f"{VECTORS}/{each.name}")
+                    run.observer.on_item(f"{VECTORS}/{each.name}")
             else:
                 if run.is_out_of_time(self.limits.max_seconds):
                     return "max_seconds"
@@ -157,7 +157,7 @@ class VectorCleanup:
                 run.connection.rollback()
                 self._delete([each.name for each in chosen])
             tally.deal_with(chosen)
-            run.observer.advanced(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
+            run.observer.on_progress(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
         return None
 
     def _delete(self, names: list[str]) -> None:

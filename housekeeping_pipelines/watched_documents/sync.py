@@ -117,7 +117,7 @@ class Sync:
             due = self.queue.due(run.connection, now, force=self.options.force, limit=None)
         taken = due[: self.options.max_documents]
         self._tally.scanned, self._tally.candidates = len(due), len(taken)
-        run.observer.planned(run.task, "watched documents", len(taken), dry_run=run.dry_run)
+        run.observer.on_start(run.task, "watched documents", len(taken), dry_run=run.dry_run)
         self._work(taken)
         with run.connection.begin():
             failing = self.queue.failing(run.connection, MAX_FAILED)
@@ -149,7 +149,7 @@ class Sync:
                 if len(publisher.updates) >= publishing.UPDATES_BATCH_SIZE or not (finished and running):
                     self._publish(publisher)
                 done += len(finished)
-                self.run.observer.advanced(self.run.task, done, len(keys), self._tally.updated)
+                self.run.observer.on_progress(self.run.task, done, len(keys), self._tally.updated)
             self._safely(publisher.record_rows)
         for pruning in publisher.pruning():
             self._safely(pruning.result)

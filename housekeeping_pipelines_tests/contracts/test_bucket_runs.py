@@ -183,7 +183,7 @@ def test_what_somebody_else_deletes_half_way_is_no_failure(world: World, bucket:
     bucket.put([f"gone/{number}.pdf" for number in range(10)])
 
     class Meddling(Watcher):
-        def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
             bucket.storage.remove([f"gone/{number}.pdf" for number in range(5)])
 
     world.observer = Meddling()

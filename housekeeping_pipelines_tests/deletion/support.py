@@ -151,13 +151,13 @@ class Watcher:
         self.plans: list[tuple[str, int, bool]] = []
         self._at_advance = at_advance
 
-    def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+    def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
         self.plans.append((what, candidates, dry_run))
 
-    def advanced(self, task: str, done: int, candidates: int, rows: int) -> None:
+    def on_progress(self, task: str, done: int, candidates: int, rows: int) -> None:
         self.steps.append((done, candidates, rows))
         if self._at_advance is not None:
             self._at_advance(len(self.steps))
 
-    def took(self, item: str) -> None:
+    def on_item(self, item: str) -> None:
         self.items.append(item)

@@ -88,13 +88,13 @@ def test_a_reference_that_is_emptied_on_the_way_ends_the_run(engine: sa.Engine) 
     class Emptier:
         """Empties the reference between the list and the first batch."""
 
-        def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+        def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
             emptied.append(candidates)
             sql(engine, "DELETE FROM parents")
 
-        def advanced(self, task: str, done: int, candidates: int, rows: int) -> None: ...
+        def on_progress(self, task: str, done: int, candidates: int, rows: int) -> None: ...
 
-        def took(self, item: str) -> None: ...
+        def on_item(self, item: str) -> None: ...
 
     policy = old_rows("items", eligible=empty, references=lambda catalog: (catalog.find("parents"),))
     report = delete(engine, policy, runner=task_runner(engine, observer=Emptier()))

@@ -12,10 +12,10 @@ def test_a_long_run_says_how_far_it_is_now_and_then(caplog: pytest.LogCaptureFix
     seconds = 0.0
     observer = LogObserver(lambda: seconds)
     with caplog.at_level("INFO"):
-        observer.planned("delete_old", "items", 10_000, dry_run=False)
+        observer.on_start("delete_old", "items", 10_000, dry_run=False)
         for done in range(100, 10_001, 100):
             seconds += SECONDS_BETWEEN_LINES / 10
-            observer.advanced("delete_old", done, 10_000, done * 5)
+            observer.on_progress("delete_old", done, 10_000, done * 5)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "delete_old: takes 10,000 from items"
     assert lines[1] == "delete_old: 1,000 of 10,000 done, 5,000 rows, 33 a second; 9,000 left, about 270 s"

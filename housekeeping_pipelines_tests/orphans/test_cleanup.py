@@ -60,8 +60,8 @@ def at_plan(act: Callable[[], None]) -> Watcher:
     """An observer that acts between the search and the first removal."""
 
     class Acting(Watcher):
-        def planned(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
-            super().planned(task, what, candidates, dry_run=dry_run)
+        def on_start(self, task: str, what: str, candidates: int, *, dry_run: bool) -> None:
+            super().on_start(task, what, candidates, dry_run=dry_run)
             act()
 
     return Acting()

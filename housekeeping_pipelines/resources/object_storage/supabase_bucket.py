@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
+from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.resources.object_storage import (
     ObjectExists,
     ObjectMissing,
@@ -351,7 +352,17 @@ class SupabaseBucket:
     def _remove_batch(self, names: builtins.list[str]) -> Removal:
         """Remove the names of one request, and look up those that are missing from its answer."""
         budget = _RequestBudget(_ISOLATION_REQUESTS)
-        removed, rest = self._remove_some(names, budget, self._retry.attempts)
+        removed: set[str] = set()
+        rest: dict[str, str] = {}
+
+        def attempt(part: builtins.list[str]) -> builtins.list[str]:
+            left, failure = self._remove_once(part, removed, self._retry.attempts if part is names else 1)
+            if failure is None or (len(left) > 1 and budget.spend(2)):
+                return left
+            rest.update(dict.fromkeys(left, failure.message))
+            return []
+
+        in_halves(names, attempt)
         return self._account(names, removed, rest)
 
     def _account(self, names: builtins.list[str], removed: set[str], reasons: dict[str, str]) -> Removal:
@@ -367,13 +378,12 @@ class SupabaseBucket:
             failed={name: reasons.get(name, permission) for name in unanswered if name in present},
         )
 
-    def _remove_some(
-        self, names: builtins.list[str], budget: _RequestBudget, attempts: int
-    ) -> tuple[set[str], dict[str, str]]:
-        """The names that storage removed, and the reasons why it failed to remove others."""
+    def _remove_once(
+        self, names: builtins.list[str], removed: set[str], attempts: int
+    ) -> tuple[builtins.list[str], Unavailable | None]:
+        """Remove names and add them to `removed`; returns those that storage fails to remove, and its answer."""
         from housekeeping_pipelines.resources.object_storage.supabase_errors import is_answer_of_server
 
-        removed: set[str] = set()
         pending = names
         unsure = False
 
@@ -397,17 +407,9 @@ class SupabaseBucket:
 
         failure = self._circuit.call(classify)
         if failure is None:
-            return removed, {}
+            return [], None
         # A server that is down cannot list either; if it can, one of the objects cannot be removed.
-        left = [found.name for found in self.examine(sorted(pending))]
-        if len(left) <= 1 or not budget.spend(2):
-            return removed, dict.fromkeys(left, failure.message)
-        reasons: dict[str, str] = {}
-        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-            done, why = self._remove_some(half, budget, 1)
-            removed |= done
-            reasons |= why
-        return removed, reasons
+        return [found.name for found in self.examine(sorted(pending))], failure
 
 
 class _RequestBudget:

@@ -62,30 +62,32 @@ def error_of(use: Callable[[], object]) -> HousekeepingError:
     return caught.value
 
 
-def raw(remote: StorageServer) -> Any:
-    options = ClientOptions(httpx_client=httpx.Client())
-    return create_client(remote.url, remote.key, options).storage.from_("uploads")
+@pytest.fixture
+def raw(remote: StorageServer) -> Iterator[Any]:
+    """The client's own bucket."""
+    with httpx.Client() as session:
+        yield create_client(remote.url, remote.key, ClientOptions(httpx_client=session)).storage.from_("uploads")
 
 
 class TestTheDouble:
     """That it has the traps at all."""
 
-    def test_listing_by_folder_stops_at_1500_and_mixes_cases_up(self, remote: StorageServer) -> None:
+    def test_listing_by_folder_stops_at_1500_and_mixes_cases_up(self, remote: StorageServer, raw: Any) -> None:
         remote.put(numbered(1600))
         remote.put(["Dir/A", "dir/b"])
-        assert len(raw(remote).list("many", {"limit": 5000})) == 1500
-        assert {found["name"] for found in raw(remote).list("DIR")} == {"A", "b"}
+        assert len(raw.list("many", {"limit": 5000})) == 1500
+        assert {found["name"] for found in raw.list("DIR")} == {"A", "b"}
 
-    def test_removing_answers_what_was_there(self, remote: StorageServer) -> None:
+    def test_removing_answers_what_was_there(self, remote: StorageServer, raw: Any) -> None:
         remote.put(["a.txt"])
-        assert [row["name"] for row in raw(remote).remove(["a.txt", "A.txt", "../a.txt", "a"])] == ["a.txt"]
+        assert [row["name"] for row in raw.remove(["a.txt", "A.txt", "../a.txt", "a"])] == ["a.txt"]
         with pytest.raises(StorageApiError) as caught:
-            raw(remote).remove(["x" * 1_100_000])
+            raw.remove(["x" * 1_100_000])
         assert caught.value.status == "413"
 
-    def test_info_unquotes_a_name(self, remote: StorageServer) -> None:
+    def test_info_unquotes_a_name(self, remote: StorageServer, raw: Any) -> None:
         remote.put(["a b.txt"])
-        assert raw(remote).info("/a%20b.txt")["name"] == "a b.txt"
+        assert raw.info("/a%20b.txt")["name"] == "a b.txt"
 
 
 class TestListing:

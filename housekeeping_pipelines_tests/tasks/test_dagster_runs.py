@@ -38,10 +38,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def other() -> Iterator[psutil.Process]:
-    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    yield psutil.Process(process.pid)
-    process.kill()
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
 
 
 def started(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:

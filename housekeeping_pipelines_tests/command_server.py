@@ -47,12 +47,12 @@ def running() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="housekeeping-commands-") as folder:
         path = Path(folder, "server")
         code = f"from {__name__} import serve; serve({str(path)!r})"
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield path
-        process.kill()
-        process.wait()
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield path
+            process.kill()
 
 
 def serve(path: str) -> None:

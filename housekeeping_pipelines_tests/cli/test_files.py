@@ -269,9 +269,9 @@ def test_the_self_test_fails_line_by_line_where_files_stay(
         (["scheduled-cleanup", "--hours", "none"], 2, "a valid integer"),
         (["hold", "add", "file:media/../c.mp4", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
         (["hold", "add", "file:media", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
-        (["hold", "add", "object:/", "--until", "2099-01-01", "--reason", "r"], 2, "no subject of a hold"),
+        (["hold", "add", "object:/", "--until", "2099-01-01", "--reason", "r"], 2, "not a valid subject of a hold"),
         (["hold", "add", "file:elsewhere/x", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
-        (["hold", "add", "thing:x", "--until", "2099-01-01", "--reason", "r"], 2, "no subject of a hold"),
+        (["hold", "add", "thing:x", "--until", "2099-01-01", "--reason", "r"], 2, "not a valid subject of a hold"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

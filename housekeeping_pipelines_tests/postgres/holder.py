@@ -93,6 +93,7 @@ class Holder:
     def __exit__(self, *error: object) -> None:
         if self.process.poll() is None:
             self.end()
+        self._wait()
 
     def answer(self) -> dict[str, Any]:
         """What it got: `{data, socket_folder, version, url}`, or an error's `{type, message, hint}`."""
@@ -111,17 +112,24 @@ class Holder:
         """Let it end in its own time."""
         assert self.process.stdin
         self.process.stdin.close()
-        return self.process.wait(60)
+        return self._wait()
 
     def kill(self) -> None:
         """End it without warning."""
         self.process.kill()
-        self.process.wait(60)
+        self._wait()
 
     def press_control_c(self) -> int:
         """Interrupt its process group, as a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(60)
+        return self._wait()
+
+    def _wait(self) -> int:
+        code = self.process.wait(60)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        return code
 
 
 def main() -> None:

@@ -228,8 +228,7 @@ class TestLife:
         assert pid
         assert "data" in holder.ask_again()
         assert postmaster(home) == pid
-        assert holder.process.stdin
-        holder.process.stdin.close()
+        holder.end()
         until(lambda: not postmaster(home))
 
     def test_control_c_reaches_the_client_alone(self, home: Path) -> None:

@@ -185,4 +185,4 @@ def test_nothing_but_deletion_deletes_rows_of_the_platform() -> None:
         for path in package.rglob("*.py")
         if deleting.search(path.read_text()) and path.relative_to(package).parts[0] not in ("deletion", "demo")
     }
-    assert found == {"sessions/trial.py"}
+    assert found == {"sessions/self_test.py"}

@@ -45,7 +45,8 @@ def tasks_table(registry: Registry) -> str:
 
 def _ticks(registry: Registry) -> Iterator[dg.ScheduleDefinition | dg.SensorDefinition]:
     for capability in registry.capabilities:
-        yield from (*capability.schedules, *capability.sensors)
+        yield from capability.schedules
+        yield from capability.sensors
 
 
 def _tick(tick: dg.ScheduleDefinition | dg.SensorDefinition) -> str:

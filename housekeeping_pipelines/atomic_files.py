@@ -1,4 +1,4 @@
-"""Files that are replaced in one step: whoever reads one finds the old content or the new one, whole."""
+"""Files that are replaced in one step: a reader finds the old content or the new one, whole."""
 
 from __future__ import annotations
 

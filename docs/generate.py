@@ -71,20 +71,35 @@ def floors() -> list[list[str]]:
 
 # The picture is laid out for the width of a page on GitHub.
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 900, 40, 10, 20
+_CHARACTER, _PADDING = 8, 24
+
+
+def _lines(row: list[str]) -> Iterator[list[str]]:
+    """The boxes of a floor, as many in a line as fit with their names."""
+    line: list[str] = []
+    for name in row:
+        width = sum(len(each) * _CHARACTER + _PADDING + _GAP for each in (*line, name))
+        if line and width > _WIDTH - 2 * _MARGIN:
+            yield line
+            line = []
+        line.append(name)
+    yield line
 
 
 def floors_svg() -> str:
     """The floors as boxes: what stands lower may be imported by what stands higher, and never the other way."""
-    rows, drawn, top = floors(), [], _MARGIN
-    for row in rows:
-        width = (_WIDTH - 2 * _MARGIN - _GAP * (len(row) - 1)) / len(row)
-        for position, name in enumerate(row):
-            left = _MARGIN + position * (width + _GAP)
-            middle = left + width / 2
+    drawn, top = [], _MARGIN
+    for line in (line for row in floors() for line in _lines(row)):
+        weights = [len(name) * _CHARACTER + _PADDING for name in line]
+        scale = (_WIDTH - 2 * _MARGIN - _GAP * (len(line) - 1)) / sum(weights)
+        left = float(_MARGIN)
+        for name, weight in zip(line, weights, strict=True):
+            width = weight * scale
             drawn += [
                 f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{_HEIGHT}" rx="4"/>',
-                f'<text x="{middle:.0f}" y="{top + 25}">{escape(name)}</text>',
+                f'<text x="{left + width / 2:.0f}" y="{top + 25}">{escape(name)}</text>',
             ]
+            left += width + _GAP
         top += _HEIGHT + _GAP
     height = top - _GAP + _MARGIN
     style = (

@@ -219,8 +219,7 @@ def _missing(connection: sa.Connection, documents: MappedTable, store: VectorSto
     watched = sa.select(id_).where(documents["watched"], id_.is_not(None)).order_by(id_)
     count = 0
     shown: list[str] = []
-    with connection.begin():
-        ids = connection.scalars(watched.execution_options(yield_per=_FETCH_SIZE))
+    with connection.begin(), connection.scalars(watched.execution_options(yield_per=_FETCH_SIZE)) as ids:
         for name in _without(ids, (each.document for each in store.documents())):
             count += 1
             if len(shown) < MAX_MISSING_SAMPLE:

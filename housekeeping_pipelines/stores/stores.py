@@ -44,6 +44,14 @@ class Stores:
             self._opened[name] = self._open(name)
         return self._opened[name]
 
+    def close(self) -> None:
+        """Close the connections of the stores that were opened."""
+        for store in self._opened.values():
+            # A folder has none.
+            close = getattr(store.storage, "close", None)
+            if callable(close):
+                close()
+
     def uses(self, name: str) -> PlatformUses:
         """The platform's references to a store's files."""
         return PlatformUses(name, self.config, self._folders()[name][0])

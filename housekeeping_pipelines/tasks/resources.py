@@ -44,7 +44,9 @@ class ObjectStorageResource(dg.ConfigurableResource[Stores]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Stores]:
-        yield Stores(load_settings())
+        stores = Stores(load_settings())
+        yield stores
+        stores.close()
 
 
 class VectorStoreResource(dg.ConfigurableResource[Vectors]):

@@ -199,8 +199,11 @@ class PgVectorStore:
             "SELECT document, count(*), max(written_at) FROM housekeeping.document_vectors"
             " GROUP BY document ORDER BY document"
         )
-        with self._transaction() as connection:
-            rows = connection.execution_options(yield_per=_STREAM_BATCH_SIZE).execute(statement)
+        # A reader that stops early closes the cursor with the transaction.
+        with (
+            self._transaction() as connection,
+            connection.execution_options(yield_per=_STREAM_BATCH_SIZE).execute(statement) as rows,
+        ):
             for document, chunks, written_at in rows:
                 yield StoredDocument(document, chunks, written_at)
 

@@ -108,7 +108,7 @@ _ROWS = [
         "deletion/batch.py",
         "        self._check_unfollowed_tables(roots, holds)\n",
         "",
-        "retention/test_policies.py -k on_the_way_keeps",
+        "deletion/test_plan.py",
     ),
     Mutant(
         "rows that others have locked",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.postgres.catalog import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from datetime import datetime
 
     import sqlalchemy as sa
@@ -89,9 +88,3 @@ class Surroundings:
     def trashed(self) -> bool:
         """Whether deleted rows are kept."""
         return self.settings.trash_retention_days > 0
-
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """What fails in the block leaves the connection usable."""
-        with self.connection.begin_nested():
-            yield

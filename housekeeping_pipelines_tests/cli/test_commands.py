@@ -350,8 +350,9 @@ def test_run_scheduler_runs_the_daemon_with_the_given_cron_and_interval(
     log = (installation.directory / "daemon.log").read_text()
     assert "Evaluating schedule `daily_housekeeping_schedule`" in log
     assert "delete_old_conversations: starts, dry run" in log
-    # Once in the file, and not on the terminal besides.
-    assert log.count("delete_old_conversations: starts") == len(set(re.findall("scheduled launch of run (\\S+)", log)))
+    # Once a run: the daemon and the run write into the same file.
+    starts = re.findall(r"daily_housekeeping_job - (\S+) - .*delete_old_conversations: starts", log)
+    assert len(starts) == log.count("delete_old_conversations: starts") == len(set(starts))
 
 
 def test_init_lets_dagsters_own_commands_work(installation: Installation, tmp_path: Path) -> None:

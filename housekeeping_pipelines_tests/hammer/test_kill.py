@@ -108,6 +108,11 @@ def everything(engine: sa.Engine) -> dict[str, Counter[str]]:
     return found
 
 
+def conversations(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(sa.text("SELECT count(*) FROM conversations")) or 0)
+
+
 def kill_at_random(what: str, url: sa.URL, chance: random.Random, longest_seconds: float) -> str:
     """Start the work and kill it some time later; says how it ended if it was quicker."""
     address = url.render_as_string(hide_password=False)
@@ -139,12 +144,14 @@ def test_a_killed_deletion_and_a_killed_undo_lose_and_double_nothing(
     kills = 0
     for what, longest in (("delete", 1.2), ("undo", 0.6)):
         for number in range(200 if long else 5):
+            # An undo that is killed between its last commit and its end leaves the next one nothing to find.
+            was_done = what == "undo" and conversations(engine) == len(before["conversations"])
             # The first ones soon, so that a fast machine is killed on too.
             ended = kill_at_random(what, engine.url, chance, min(1, (number + 1) / 5) * longest)
             until(lambda: settled(engine), seconds=20)
             assert everything(engine) == before
             if ended:
-                assert ended == "succeeded"
+                assert ended == ("failed" if was_done else "succeeded")
                 break
             kills += 1
         last = subprocess.run(
@@ -156,9 +163,7 @@ def test_a_killed_deletion_and_a_killed_undo_lose_and_double_nothing(
         # What is already back, or already gone, is no longer there to be found.
         assert last.returncode == 0 or "trash has nothing" in last.stdout, last.stderr
         assert everything(engine) == before
-        with engine.connect() as connection:
-            left = connection.scalar(sa.text("SELECT count(*) FROM conversations"))
-        assert left == (0 if what == "delete" else len(before["conversations"]))
+        assert conversations(engine) == (0 if what == "delete" else len(before["conversations"]))
     assert kills >= 2
 
 

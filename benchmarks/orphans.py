@@ -128,7 +128,7 @@ def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
     from housekeeping_pipelines.postgres.catalog import Catalog
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
-    from housekeeping_pipelines.stores.references import ReferenceSource, join_to_root
+    from housekeeping_pipelines.stores.references import ReferenceSource, Root, naming
 
     def work() -> int:
         with make_engine(url(address)).connect() as connection:
@@ -136,7 +136,7 @@ def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
             if table is None:
                 raise SystemExit("no table detections")
             columns = ("file_path", "thumbnail_path")
-            sources = [ReferenceSource(table, column, transform=join_to_root(folder)) for column in columns]
+            sources = [ReferenceSource.of(table, column, naming=naming(Root(folder))) for column in columns]
             scan = Scan(
                 storage=LocalFolder(folder),
                 sources=sources,
@@ -227,7 +227,8 @@ def make_references(address: dict[str, Any], count: int) -> None:
     path = f"lpad((({{n}}) / {FILES_A_FOLDER})::text, 4, '0') || '/' || lpad(({{n}})::text, 9, '0') || '.jpg'"
 
     def reference(n: str) -> str:
-        return f"CASE WHEN ({n}) % 10 = 0 THEN 'gone/' ELSE '' END || {path.format(n=n)}"
+        # One that has no file ends like no other: as a path from another root it would name a file.
+        return path.format(n=f"{n} + CASE WHEN ({n}) % 10 = 0 THEN {count} ELSE 0 END")
 
     with psycopg.connect(**address, autocommit=True) as connection:
         connection.execute(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.errors import ConfigurationError
@@ -27,6 +27,7 @@ def _identifier(value: str) -> str:
 
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=127)]
+STORES = ("uploads", "media", "bucket")
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,79}$")]
 
 
@@ -68,12 +69,39 @@ class InactiveUsers(_Section):
     )
 
 
+class FileReference(_Section):
+    """A column of any table whose values name files of a store, beside the columns that the tasks know."""
+
+    table: Identifier = Field(description="table or view, or schema.table")
+    column: Identifier
+    json_path: str | None = Field(None, description="what selects the names in a JSON document, as SQL/JSON path")
+    transform: Literal["path", "slug", "exact"] = Field(
+        "path",
+        description="path: a path or an address; slug: AnythingLLM's name before its slug; exact: the name itself",
+    )
+    template: str | None = Field(None, description="the name, with {} in place of the value")
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str | None) -> str | None:
+        if value is not None and value.count("{}") != 1:
+            raise ValueError(f"{value!r} has no {{}}, or several, in the place of the value")
+        return value
+
+
 class HousekeepingConfig(_Section):
     """The whole of `housekeeping.yaml`."""
 
     tables: dict[str, TableMapping] = Field(default_factory=dict)
     retention: list[RetentionRule] = Field(default_factory=list)
     inactive_users: InactiveUsers = Field(default_factory=InactiveUsers)
+    references: dict[str, list[FileReference]] = Field(default_factory=dict)
+    exclude: dict[str, list[str]] = Field(
+        default_factory=dict, description="files that are left alone, in the patterns of .gitignore"
+    )
+    roots: dict[str, list[str]] = Field(
+        default_factory=dict, description="absolute paths by which rows name the root of a store elsewhere"
+    )
 
     @model_validator(mode="after")
     def _known_names(self) -> HousekeepingConfig:
@@ -93,6 +121,14 @@ class HousekeepingConfig(_Section):
             taken.add(rule.task)
             if any(isinstance(value, str) and "\x00" in value for value in rule.where.values()):
                 raise ValueError(f"retention: {rule.task}: no value in PostgreSQL has a NUL in it")
+        for section, stores in (("references", self.references), ("exclude", self.exclude), ("roots", self.roots)):
+            for store in stores:
+                if store not in STORES:
+                    raise ValueError(f"{section}: {store!r} is not one of {', '.join(STORES)}")
+        for store, roots in self.roots.items():
+            for root in roots:
+                if not re.match(r"/.|[A-Za-z]:[/\\]|\\\\", root):
+                    raise ValueError(f"roots.{store}: {root!r} is not an absolute path")
         for name in self._identifiers():
             _identifier(name)
         return self
@@ -100,6 +136,7 @@ class HousekeepingConfig(_Section):
     def _identifiers(self) -> list[str]:
         names = [name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())]
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
+        names += [name for each in self.references.values() for one in each for name in (one.table, one.column)]
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox, kept_files
-from housekeeping_pipelines.postgres.arrays import rows_of
+from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,12 @@ STUCK_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry; `modified` is the object's at the time it was chosen: None removes it whatever it is now."""
+    """One entry.
+
+    Attributes:
+        name: the object's; that of an unresolved entry is the value of the row that named it.
+        modified: the object's at the time it was chosen; None removes it whatever it is now.
+    """
 
     id: int
     run_id: str
@@ -48,6 +53,12 @@ class Entry:
     bytes: int | None
     modified: datetime | None
     attempts: int
+    unresolved: bool
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether a search chose it: a later one finds it again. Otherwise a row that is deleted owned it."""
+        return self.modified is not None
 
 
 def queue(
@@ -59,10 +70,17 @@ def queue(
     task: str,
     now: datetime,
 ) -> list[Entry]:
-    """Write entries for objects that the caller removes itself, at once; the caller commits."""
+    """Write entries for objects that the caller removes itself, at once; the caller commits.
+
+    An entry that is there already is used again. One that is leased to another worker is not returned.
+    """
     found = list(objects)
     if not found:
         return []
+    known = _known(connection, store, [each.name for each in found], now)
+    used_again = {entry.name for entry, _ in known}
+    entries = _lease(connection, [entry.id for entry, leased in known if not leased], now)
+    found = [each for each in found if each.name not in used_again]
     values: dict[str, sa.ColumnElement[Any]] = {
         "run_id": sa.literal(run_id, sa.Text),
         "task": sa.literal(task, sa.Text),
@@ -78,7 +96,28 @@ def queue(
     )
     rows = sa.select(*values.values(), *given.c)
     statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
-    return _entries(connection.execute(statement))
+    return entries + _entries(connection.execute(statement))
+
+
+def _known(connection: sa.Connection, store: Store, names: list[str], now: datetime) -> list[tuple[Entry, bool]]:
+    """Entries for these objects, the oldest of each, and whether another worker has leased it."""
+    wanted = sa.bindparam("names", names, pg.ARRAY(sa.Text))
+    leased = sa.and_(
+        file_outbox.c.last_error.is_(None),
+        file_outbox.c.next_attempt_at > now,
+        file_outbox.c.next_attempt_at <= now + LEASE,
+    )
+    statement = sa.select(*_ENTRY, leased.label("leased")).where(
+        file_outbox.c.store == store.name, file_outbox.c.name == sa.any_(wanted), sa.not_(file_outbox.c.unresolved)
+    )
+    oldest = statement.ext(pg.distinct_on(file_outbox.c.name)).order_by(file_outbox.c.name, file_outbox.c.id)
+    return [(Entry(*row[:-1]), row.leased) for row in connection.execute(oldest)]
+
+
+def _lease(connection: sa.Connection, ids: list[int], now: datetime) -> list[Entry]:
+    statement = sa.update(file_outbox).where(is_one_of(file_outbox.c.id, ids))
+    leased = statement.values(next_attempt_at=now + LEASE, attempts=file_outbox.c.attempts + 1).returning(*_ENTRY)
+    return _entries(connection.execute(leased))
 
 
 def queue_files_of_rows(
@@ -91,7 +130,8 @@ def queue_files_of_rows(
 ) -> dict[str, int]:
     """Write entries for the objects that rows name, in the transaction that deletes the rows.
 
-    Objects that the policy keeps are recorded as kept instead.
+    Which objects these are is known only to the store: an entry has the row's value until it is resolved. Objects
+    that the policy keeps are recorded as kept instead.
 
     Returns:
         entries by store.
@@ -111,6 +151,7 @@ def queue_files_of_rows(
             "name": names.c.name,
             "queued_at": sa.literal(now),
             "next_attempt_at": sa.literal(now),
+            "unresolved": sa.true(),
         }
         insert = sa.insert(file_outbox).from_select(list(values), sa.select(*values.values()))
         count = connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
@@ -131,8 +172,8 @@ def count_files_of_rows(
 
 
 def _names_in(column: FileColumn, which: sa.ColumnElement[bool]) -> sa.Subquery:
-    """Each name once; a leading slash is not part of it."""
-    name = sa.func.ltrim(sa.cast(column.table.selectable.c[column.column], sa.Text), "/")
+    """Each value once."""
+    name = sa.cast(column.table.selectable.c[column.column], sa.Text)
     return sa.select(name.label("name")).where(which, name != "").distinct().subquery()
 
 
@@ -160,6 +201,42 @@ _ENTRY = [file_outbox.c[name] for name in Entry.__slots__]
 
 def _entries(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
     return [Entry(**row._mapping) for row in rows]
+
+
+def resolve(connection: sa.Connection, store: Store, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries with the names of objects in the place of values of rows; a value of several makes several entries.
+
+    The names are committed before anything is removed, so that a later attempt knows them too. A value that means
+    nothing in the store stays as it is. The connection must be in no transaction.
+
+    Raises:
+        Unavailable, StorageRefused, ConfigurationError: the store cannot be asked.
+    """
+    entries = list(entries)
+    values = {entry.name for entry in entries if entry.unresolved}
+    meant = store.uses.meant(values, store.stored) if values else {}
+    if not any(meant.values()):
+        return entries
+    result: list[Entry] = []
+    with connection.begin():
+        for entry in entries:
+            names = sorted(meant.get(entry.name, ())) if entry.unresolved else []
+            if not names:
+                result.append(entry)
+                continue
+            mine = sa.update(file_outbox).where(file_outbox.c.id == entry.id).values(name=names[0], unresolved=False)
+            result += _entries(connection.execute(mine.returning(*_ENTRY)))
+            result += [_copy(connection, entry.id, name) for name in names[1:]]
+    return result
+
+
+def _copy(connection: sa.Connection, entry_id: int, name: str) -> Entry:
+    """A further entry like another, for another object."""
+    names = [column.name for column in file_outbox.c if column.name not in ("id", "name")]
+    same = sa.select(*(file_outbox.c[each] for each in names), sa.literal(name, sa.Text))
+    rows = same.where(file_outbox.c.id == entry_id)
+    statement = sa.insert(file_outbox).from_select([*names, "name"], rows).returning(*_ENTRY)
+    return _entries(connection.execute(statement))[0]
 
 
 def backoff(attempts: int) -> timedelta:

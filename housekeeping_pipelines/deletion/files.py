@@ -8,13 +8,13 @@ the entry, and the next attempt finds the object in its place, in the trash, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.file_outbox import Entry, backoff
+from housekeeping_pipelines.deletion.file_outbox import Entry, backoff, resolve
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
@@ -45,7 +45,8 @@ class Outcome:
         absent: did not exist any more.
         in_use: referred to again, or rewritten since: they stay, and their entries are deleted.
         held: kept by a hold for now.
-        failed: still in the store, with the reason; retried later.
+        failed: still in the store, with the reason; those that a row owned are retried later, and a later search finds
+            an orphan again.
         unavailable: storage does not answer: the names that are in no other field wait in the outbox.
     """
 
@@ -59,12 +60,18 @@ class Outcome:
 
 @dataclass
 class FileRemoval:
-    """Removes the objects of some entries of one store; during storage requests the connection is in no transaction."""
+    """Removes the objects of some entries of one store; during storage requests the connection is in no transaction.
+
+    Attributes:
+        owner: the run, and its task, to which objects belong that an earlier run queued and did not remove; None leaves
+            them with it.
+    """
 
     connection: sa.Connection
     store: Store
     clock: Callable[[], datetime]
     entries: Sequence[Entry]
+    owner: tuple[str, str] | None = None
     outcome: Outcome = field(default_factory=Outcome)
     _by_name: dict[str, Entry] = field(init=False)
 
@@ -80,7 +87,10 @@ class FileRemoval:
     def _execute(self) -> Outcome:
         outcome = self.outcome
         try:
-            self._remove(self._choose())
+            self._resolve()
+            chosen = self._choose()
+            self._take_over(chosen)
+            self._remove(chosen)
             self._restore_referenced()
         except Unavailable as error:
             outcome.unavailable = error
@@ -95,11 +105,22 @@ class FileRemoval:
         decided = outcome.gone.keys() | outcome.absent | outcome.in_use | outcome.held | outcome.failed.keys()
         return self._by_name.keys() - decided
 
+    def _resolve(self) -> None:
+        self.entries = resolve(self.connection, self.store, self.entries)
+        self._by_name = {entry.name: entry for entry in self.entries}
+
+    def _in_use(self, names: Sequence[str]) -> set[str]:
+        # The rows that owned these objects are in the trash themselves.
+        runs = {entry.run_id for entry in self.entries if not entry.is_orphan}
+        with self.connection.begin():
+            found = self.store.uses.in_use(self.connection, names, except_runs=runs)
+        return found.decide(self.store.stored)
+
     def _choose(self) -> dict[str, StoredObject]:
         """The objects that exist and are to be removed."""
         names, outcome, storage = _sorted(self._by_name), self.outcome, self.store.storage
+        wanted = self._in_use(names)
         with self.connection.begin():
-            wanted = self.store.uses.in_use(self.connection, names)
             held = ActiveHolds.read(self.connection, self.clock()).names(self.store.name, names) - wanted
         present = {found.name: found for found in storage.examine(names)}
         for name, trashed in self._moved_earlier(self._by_name.keys() - present.keys()).items():
@@ -116,6 +137,18 @@ class FileRemoval:
             elif name in held:
                 outcome.held.add(name)
         return {name: found for name, found in present.items() if name not in outcome.in_use | outcome.held}
+
+    def _take_over(self, names: Iterable[str]) -> None:
+        """Make the run the owner of objects that an earlier one has not removed, before they are moved to its trash."""
+        if self.owner is None:
+            return
+        run_id, task = self.owner
+        others = [entry for entry in map(self._by_name.__getitem__, names) if entry.run_id != run_id]
+        if others:
+            with self.connection.begin():
+                mine = is_one_of(file_outbox.c.id, [entry.id for entry in others])
+                self.connection.execute(sa.update(file_outbox).where(mine).values(run_id=run_id, task=task))
+        self._by_name |= {entry.name: replace(entry, run_id=run_id, task=task) for entry in others}
 
     def _moved_earlier(self, names: Iterable[str]) -> dict[str, StoredObject]:
         """Those that an interrupted attempt has already moved to the trash."""
@@ -153,9 +186,7 @@ class FileRemoval:
         outcome = self.outcome
         if self.store.trash_prefix is None or not outcome.gone:
             return
-        with self.connection.begin():
-            wanted = self.store.uses.in_use(self.connection, _sorted(outcome.gone))
-        for name in wanted:
+        for name in self._in_use(_sorted(outcome.gone)):
             try:
                 self.store.storage.move(self._trash_name(name), name)
             except ObjectExists:
@@ -179,17 +210,18 @@ class FileRemoval:
             names = ["store", "deleted_at", *moved.c.keys()]
             connection.execute(sa.insert(trashed_files).from_select(names, values))
         done = outcome.gone.keys() | outcome.absent | outcome.in_use
-        ids = [entry.id for entry in self.entries if entry.name in done]
-        connection.execute(sa.delete(file_outbox).where(is_one_of(file_outbox.c.id, ids)))
+        found_again = outcome.held | outcome.failed.keys()
+        ids = {each.id for each in self.entries if each.name in done or (each.is_orphan and each.name in found_again)}
+        connection.execute(sa.delete(file_outbox).where(is_one_of(file_outbox.c.id, list(ids))))
         waiting = dict.fromkeys(self._undecided(), outcome.unavailable.one_line) if outcome.unavailable else {}
         later: dict[tuple[datetime, str | None], list[int]] = {}
-        for entry in self.entries:
+        for entry in (each for each in self.entries if each.id not in ids):
             if entry.name in outcome.held:
                 later.setdefault((now + HELD_DELAY, None), []).append(entry.id)
             elif (reason := (outcome.failed.get(entry.name) or waiting.get(entry.name))) is not None:
                 later.setdefault((now + backoff(entry.attempts), reason), []).append(entry.id)
-        for (moment, reason), ids in later.items():
-            statement = sa.update(file_outbox).where(is_one_of(file_outbox.c.id, ids))
+        for (moment, reason), delayed in later.items():
+            statement = sa.update(file_outbox).where(is_one_of(file_outbox.c.id, delayed))
             connection.execute(statement.values(next_attempt_at=moment, last_error=reason))
 
 

@@ -3,10 +3,10 @@
 - paused: deletion is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run that
   is in progress before its next batch).
 - privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
-- empty reference: a table whose rows keep candidates is empty (`check_references`), or none of its values names
-  anything in the store (`check_sources`).
+- empty reference: a table whose rows keep candidates is empty (`check_references`); or the values of a source name
+  nothing in the store, or it had values and has none (`check_sources`).
 - links: a store has links to its own files, so that a row may name a file by another name (`check_no_inner_links`).
-- fraction: the candidates are too large a share of the table or store (`check_fraction`).
+- fraction: the candidates are too large a share of the table (`check_fraction`) or store (`check_store_fraction`).
 
 Rules that keep single candidates and refuse no run are elsewhere: the age floor is a condition of each policy and of
 each search, holds are in `deletion.holds`, and references are read again just before a candidate is deleted.
@@ -14,7 +14,8 @@ each search, holds are in `deletion.holds`, and references are read again just b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
@@ -24,6 +25,7 @@ from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
@@ -36,12 +38,11 @@ class Source(Protocol):
     """A column whose values name what is in use."""
 
     @property
-    def table(self) -> Table:
-        """The table of the column."""
-
-    @property
     def label(self) -> str:
         """The column in messages."""
+
+    def values(self) -> sa.FromClause:
+        """Every value."""
 
 
 def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
@@ -106,27 +107,85 @@ def check_references(
             raise Refused(f"{table.label} is empty, so {orphaned} would be an orphan", hint=_ALLOW_EMPTY)
 
 
-def check_sources(
-    connection: sa.Connection, sources: Sequence[Source], keys: sa.CompoundSelect[Any], store: str, limits: Limits
-) -> None:
-    """Require rows in each source's table, and a value that names a file: paths may lead to another folder.
+@dataclass(frozen=True)
+class SourceCount:
+    """What the values of one source name.
+
+    Attributes:
+        values: how many it has.
+        named: how many of them name something in the store.
+        sample: a few that name nothing.
+        named_before: when it last named something, in an earlier run.
+        declared: False for a source of an earlier run that is not one any more.
+    """
+
+    label: str
+    values: int
+    named: int
+    sample: tuple[str, ...] = ()
+    named_before: datetime | None = None
+    declared: bool = True
+
+
+def check_sources(sources: Sequence[SourceCount], store: str, limits: Limits) -> None:
+    """Require that the values of each source name something in the store: others may lead to another folder.
+
+    A source may be empty if it always was; one of them at least must name something.
 
     Args:
-        keys: the names that the sources' values stand for, in the column `key`; null where a value stands for none.
         store: the label of the store, which is not empty.
 
     Raises:
-        Refused: a source's table is empty, or no value of any source names a file.
+        Refused: not one value of a source names anything, a source was emptied, or none names anything.
     """
-    tables = {source.table.oid: source.table for source in sources}
-    check_references(connection, tables.values(), limits, orphaned=f"everything in {store}")
-    found = keys.subquery()
-    if not limits.allow_empty_reference and _is_empty(connection, found, found.c.key.is_not(None)):
+    if limits.allow_empty_reference:
+        return
+    for source in sources:
+        if source.values and not source.named:
+            shown = f", such as {', '.join(map(repr, source.sample))}" if source.sample else ""
+            raise Refused(
+                f"not one of the {source.values:,} values of {source.label} names anything in {store}{shown}",
+                hint="check the column and the address of the store, or declare the other root under roots: in"
+                " housekeeping.yaml; set allow_empty_reference: true if nothing is meant to be named",
+            )
+        if not source.declared:
+            raise Refused(
+                f"{source.label} named files in {store} on {source.named_before:%Y-%m-%d}, and is not one of the"
+                " references any more",
+                hint="declare it again, or set allow_empty_reference: true once if it is meant to name none",
+            )
+        if not source.values and source.named_before is not None:
+            raise Refused(
+                f"{source.label} has no values; on {source.named_before:%Y-%m-%d} it named files in {store}",
+                hint="restore the table; or set allow_empty_reference: true once if it is meant to be empty",
+            )
+    if not any(source.named for source in sources):
         labels = ", ".join(source.label for source in sources)
-        raise Refused(
-            f"nothing in {labels} names anything in {store}, so all of it would be an orphan",
-            hint=_ALLOW_EMPTY,
-        )
+        raise Refused(f"no row names anything in {store}, by {labels}: all of it would be an orphan", hint=_ALLOW_EMPTY)
+
+
+def check_not_empty(sources: Sequence[SourceCount], store: str, limits: Limits) -> None:
+    """Require values of each source.
+
+    Raises:
+        Refused: a source has none.
+    """
+    for source in sources:
+        if not source.values and not limits.allow_empty_reference:
+            raise Refused(
+                f"{source.label} has no values, so everything in {store} would be an orphan", hint=_ALLOW_EMPTY
+            )
+
+
+def check_not_emptied(connection: sa.Connection, sources: Iterable[Source], limits: Limits) -> None:
+    """Require that sources that had values still have some.
+
+    Raises:
+        Refused: a source has none.
+    """
+    for source in sources:
+        if not limits.allow_empty_reference and _is_empty(connection, source.values()):
+            raise Refused(f"{source.label} has been emptied since the search began", hint=_ALLOW_EMPTY)
 
 
 def _is_empty(connection: sa.Connection, rows: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> bool:
@@ -160,3 +219,16 @@ def check_fraction(what: str, candidates: int, total: int, limits: Limits) -> No
         f"{candidates:,} of {total:,} {what} are candidates, more than {limits.max_fraction:.0%}",
         hint="check with --dry-run, then set allow_large_deletion: true",
     )
+
+
+def check_store_fraction(what: str, candidates: int, total: int, limits: Limits, *, final: bool) -> None:
+    """As `check_fraction`, for a store of files, where `guard_minimum` is the number of files in the store.
+
+    Args:
+        final: removal cannot be undone; then there is no minimum.
+
+    Raises:
+        Refused: the candidates are more than `max_fraction` of the total.
+    """
+    if final or total >= limits.guard_minimum:
+        check_fraction(what, candidates, total, replace(limits, guard_minimum=0))

@@ -5,26 +5,59 @@ The references are a protocol: deletion asks right before it removes a name, wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from housekeeping_pipelines.resources.object_storage import ObjectStorage
+
+
+@dataclass
+class InUse:
+    """Names of a store that something refers to.
+
+    Attributes:
+        names: for certain.
+        unless: for each of the other names, one list of longer names for each reference: the name is in use unless
+            the store has one of these, which the reference then means.
+    """
+
+    names: set[str] = field(default_factory=set)
+    unless: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+
+    def decide(self, stored: Callable[[Collection[str]], set[str]]) -> set[str]:
+        """All names that are in use.
+
+        Args:
+            stored: returns those of some names that the store has; asks it, if need be.
+        """
+        open_questions = {name: lists for name, lists in self.unless.items() if name not in self.names}
+        asked = {longer for lists in open_questions.values() for names in lists for longer in names}
+        there = stored(asked) if asked else set()
+        return self.names | {
+            name for name, lists in open_questions.items() if any(not names & there for names in lists)
+        }
 
 
 class Uses(Protocol):
     """Knows which names of a store something refers to."""
 
-    def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those of the names that something refers to now.
+    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_runs: Collection[str] = ()) -> InUse:
+        """What something refers to now, of the names.
+
+        Args:
+            except_runs: rows in the trash do not count if one of these runs deleted them.
 
         Raises:
             HousekeepingError, sqlalchemy.exc.DBAPIError: the references are unknown; nothing may be removed.
         """
+
+    def meant(self, values: Collection[str], stored: Callable[[Collection[str]], set[str]]) -> dict[str, set[str]]:
+        """The names in the store that each value of a row means; asks `stored` which of the possible names it has."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +75,12 @@ class Store:
 
     def trash_name(self, run_id: str, name: str) -> str:
         return f"{self.trash_prefix}/{run_id}/{name}"
+
+    def stored(self, names: Collection[str]) -> set[str]:
+        """Those of the names that the store has.
+
+        Raises:
+            Unavailable, StorageRefused, ConfigurationError: as `ObjectStorage`.
+        """
+        ordered = sorted(names, key=lambda name: name.encode(errors="surrogateescape"))
+        return {found.name for found in self.storage.examine(ordered)}

@@ -70,6 +70,7 @@ pauses = sa.Table(
 
 # Objects to remove from a store: written with the deletion of the rows that own them, deleted when storage has
 # confirmed the removal. `modified` is that of the object when it was chosen; null: remove it whatever it is now.
+# While `unresolved`, `name` is the value of a row, and the object that it means is not known yet.
 file_outbox = sa.Table(
     "file_outbox",
     metadata,
@@ -84,6 +85,7 @@ file_outbox = sa.Table(
     sa.Column("next_attempt_at", TIMESTAMPTZ, nullable=False, index=True),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_error", sa.Text),
+    sa.Column("unresolved", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 # Files and objects that can be restored: `trash_name` is where they are in the store now.
@@ -100,7 +102,7 @@ trashed_files = sa.Table(
     sa.Column("deleted_at", TIMESTAMPTZ, nullable=False, index=True),
 )
 
-# Objects that stay although the rows that named them were deleted: they are not orphans.
+# Objects that stay although the rows that named them were deleted: they are not orphans. `name` is the row's value.
 kept_files = sa.Table(
     "kept_files",
     metadata,

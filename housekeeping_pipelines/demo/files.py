@@ -102,7 +102,7 @@ def _is_ours(path: Path) -> bool:
 def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetime]]:
     """The names in rows for a store, and when each was written."""
     if store == "uploads":
-        columns = [(slug(parsed_files.c.filename), parsed_files.c.created_at)]
+        columns = [(parsed_files.c.filename, parsed_files.c.created_at)]
     elif store == "media":
         columns = [
             (detections.c.file_path, detections.c.detected_at),
@@ -113,7 +113,8 @@ def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetim
         paths = ("source_file_path", "excel_file_path", "pdf_file_path", "doc_file_path")
         columns = [(processed_documents.c[path], processed_documents.c.created_at) for path in paths]
     for name, moment in columns:
-        yield from (tuple(row) for row in connection.execute(sa.select(name, moment).where(name != "")))
+        for value, written_at in connection.execute(sa.select(name, moment).where(name != "")):
+            yield slug(value) if store == "uploads" else value, written_at
 
 
 def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: random.Random, now: datetime) -> int:

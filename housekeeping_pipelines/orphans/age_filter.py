@@ -31,19 +31,14 @@ MAX_IN_MEMORY_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class _Partition:
-    """Some files by age: the old ones as a block of COPY, and how many are old and young."""
+    """Some files by age, as blocks of COPY."""
 
-    block: bytes = b""
-    old: int = 0
-    young: int = 0
-
-    def __add__(self, other: _Partition) -> _Partition:
-        """The counts of both; blocks are not kept."""
-        return _Partition(old=self.old + other.old, young=self.young + other.young)
+    old: bytes
+    young: bytes
 
 
 class AgeFilter:
-    """Writes the files that were modified before `floor` to the table of candidates.
+    """Writes the files that were modified before `floor` to the table of candidates, and the others to `YOUNG`.
 
     Args:
         examine: looks up sizes and times by name; None: the rows have them.
@@ -57,11 +52,12 @@ class AgeFilter:
         self._waiting: deque[Future[_Partition]] = deque()
         # The connection is busy until it has returned every match.
         self._old = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
-        self._total = _Partition()
+        self._young = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._old.close()
+        self._young.close()
 
     def feed(self, matches: sa.Select[Any]) -> None:
         """Go through the matches (name, size, modified) in the transaction that is open."""
@@ -71,29 +67,29 @@ class AgeFilter:
                 while len(self._waiting) > MAX_WAITING or (self._waiting and self._waiting[0].done()):
                     self._collect_first()
 
-    def finish(self) -> _Partition:
-        """Write the table of candidates, in a transaction of its own; returns the counts."""
+    def finish(self) -> None:
+        """Write both tables, each in a transaction of its own."""
         while self._waiting:
             self._collect_first()
-        self._old.seek(0)
-        with listing.copying(self._connection, candidates.ORPHANS, listing.OBJECT_COLUMNS) as write:
-            while block := self._old.read(2**16):
-                write(block)
-        return self._total
+        for spool, table in ((self._old, candidates.ORPHANS), (self._young, candidates.YOUNG)):
+            spool.seek(0)
+            with listing.copying(self._connection, table, listing.OBJECT_COLUMNS) as write:
+                while block := spool.read(2**16):
+                    write(block)
 
     def _collect_first(self) -> None:
         partition = self._waiting.popleft().result()
-        self._old.write(partition.block)
-        self._total += partition
+        self._old.write(partition.old)
+        self._young.write(partition.young)
 
     def _partition(self, rows: list[Any]) -> _Partition:
         examine = self._examine
         files = map(candidates.stored, rows) if examine is None else examine(sorted(row[0] for row in rows))
         old: list[StoredObject] = []
-        young = 0
+        young: list[StoredObject] = []
         for file in files:
             if file.modified is not None and file.modified < self._floor:
                 old.append(file)
             else:
-                young += 1
-        return _Partition(listing.objects_block(old), len(old), young)
+                young.append(file)
+        return _Partition(listing.objects_block(old), listing.objects_block(young))

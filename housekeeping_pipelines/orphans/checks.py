@@ -23,11 +23,11 @@ def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
     for task, name in _TASKS.items():
         uses = PlatformUses(name, surroundings.config, stores.folder(name))
         try:
-            sources = uses.sources(surroundings.connection)
+            sources = uses.columns(surroundings.connection)
             # A session keeps what is in its folder, and has to be found for that.
             uses.referenced_by_sessions(surroundings.connection, [])
         except HousekeepingError as error:
             yield Check.disabled(task, error)
         else:
-            tables = ", ".join(dict.fromkeys(source.table.label for source in sources))
-            yield Check(f"task {task}", "ok", f"takes files of {name} that no row of {tables} names")
+            columns = ", ".join(source.label for source in sources)
+            yield Check(f"task {task}", "ok", f"takes files of {name} that no row names by {columns}")

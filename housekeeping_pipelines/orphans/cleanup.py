@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
+from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
 from housekeeping_pipelines.execution.report import Ending
+from housekeeping_pipelines.execution.wording import in_units
+from housekeeping_pipelines.orphans import cursors
 from housekeeping_pipelines.orphans.finding import find_orphans
 from housekeeping_pipelines.orphans.listing import Kind, NamesInChunks
 from housekeeping_pipelines.orphans.report import OrphanReport
 from housekeeping_pipelines.orphans.search import Kept, Scan
 from housekeeping_pipelines.orphans.tally import OrphanTally
+from housekeeping_pipelines.postgres.locks import shared_lock
+from housekeeping_pipelines.stores import named_sources
+from housekeeping_pipelines.stores.excluded import Excluded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,18 +57,28 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
     kind = Kind(search.prefix(stores.folder(search.store)), search.pattern, search.recursive)
     guards.check_not_paused(run.connection, by_setting=run.paused_by_setting)
     now = run.clock()
-    sources = uses.sources(run.connection)
-    run.connection.commit()
-    scan = Scan(
-        storage=store.storage,
-        sources=sources,
-        floor=now - search.older_than,
-        limits=limits,
-        kind=kind,
-        find_kept=lambda names: _kept(run, store, uses, names, now),
-        on_scanned=lambda count: logger.info("%s: %s files listed", run.task, f"{count:,}"),
-    )
-    orphans = find_orphans(run.connection, scan)
+    # A table of the trash must not be dropped while it is searched for references.
+    with shared_lock(run.connection, MIRRORS_LOCK):
+        sources = uses.sources(run.connection)
+        named_before = named_sources.read(run.connection, store.name)
+        run.connection.commit()
+        excluded = Excluded(uses.config.exclude.get(store.name, ()))
+        scan = Scan(
+            storage=store.storage,
+            sources=sources,
+            floor=now - search.older_than,
+            limits=limits,
+            kind=kind,
+            find_kept=lambda names: _kept(run, store, uses, excluded, names, now),
+            stored=store.stored,
+            named_before=named_before,
+            check_share=partial(guards.check_store_fraction, final=not store.trash_prefix),
+            on_scanned=lambda count: logger.info("%s: %s files listed", run.task, f"{count:,}"),
+        )
+        orphans = find_orphans(run.connection, scan)
+    if not run.dry_run:
+        with cursors.transaction(run.connection):
+            named_sources.record(run.connection, store.name, orphans.findings.sources, now)
     tally = OrphanTally.of(
         orphans.findings,
         store=store.name,
@@ -72,14 +89,15 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
     return OrphanCleanup(run, store, limits, orphans, tally).execute()
 
 
-def _kept(run: Run, store: Store, uses: PlatformUses, names: list[str], now: datetime) -> Kept:
+def _kept(run: Run, store: Store, uses: PlatformUses, excluded: Excluded, names: list[str], now: datetime) -> Kept:
     """Those of the names that are kept although no column names them."""
     connection = run.connection
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         holds = ActiveHolds.read(connection, now)
-        in_use = uses.still_referenced(connection, names) | uses.referenced_by_sessions(connection, names)
+        in_use = uses.referenced_by_sessions(connection, names)
     held = holds.names(store.name, names)
-    return Kept(held, in_use - held)
+    left_alone = excluded.of(names) - held
+    return Kept(held, in_use - held - left_alone, frozenset(left_alone))
 
 
 @dataclass
@@ -98,6 +116,8 @@ class OrphanCleanup:
         run, tally, found = self.run, self.tally, self.orphans.findings
         cut = self.orphans.cut(max_files=self.limits.max_files, max_bytes=self.limits.max_bytes)
         tally.plan(cut.files, cut.stopped_reason, dry_run=run.dry_run)
+        if cut.too_large:
+            tally.warnings.append(self._too_large(cut.too_large))
         run.observer.on_start(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
         if run.dry_run:
             self._name_all()
@@ -123,6 +143,15 @@ class OrphanCleanup:
             largest=tuple(tally.candidate(each) for each in self.orphans.largest(LARGEST)),
         )
 
+    def _too_large(self, count: int) -> str:
+        first = self.orphans.largest(1)[0]
+        others = f" and {count - 1:,} more" if count > 1 else ""
+        verb = "exceed" if count > 1 else "exceeds"
+        return (
+            f"{self.store.name}/{first.name} ({in_units(first.size or 0)}){others} {verb} max_gigabytes"
+            f" ({in_units(self.limits.max_bytes or 0)}) alone: passed over; raise max_gigabytes to remove it"
+        )
+
     def _batches(self) -> Iterator[list[StoredObject]]:
         limits = self.limits
         if not isinstance(self.store.storage, NamesInChunks):
@@ -130,7 +159,7 @@ class OrphanCleanup:
             yield from self.orphans.chosen(limits.batch_size, max_files=limits.max_files, max_bytes=limits.max_bytes)
             return
         left = self.tally.planned
-        for batch in self.orphans.candidates(limits.batch_size):
+        for batch in self.orphans.candidates(limits.batch_size, max_bytes=limits.max_bytes):
             yield batch[:left]
             left -= len(batch)
             if left <= 0:
@@ -153,7 +182,9 @@ class OrphanCleanup:
             run.connection.rollback()
             with run.connection.begin():
                 entries = queue(run.connection, self.store, batch, run_id=run.run_id, task=run.task, now=run.clock())
-            outcome = FileRemoval(run.connection, self.store, run.clock, entries).execute()
+            removal = FileRemoval(run.connection, self.store, run.clock, entries, owner=(run.run_id, run.task))
+            outcome = removal.execute()
+            self.tally.skipped["locked"] += len(batch) - len(entries)
             self._count(outcome)
             self._record(batch)
             if outcome.unavailable is not None:

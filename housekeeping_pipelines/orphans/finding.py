@@ -10,19 +10,28 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.orphans import candidates, cursors, listing, unmatched
+from housekeeping_pipelines.deletion.guards import SourceCount
+from housekeeping_pipelines.orphans import candidates, cursors, listing, unmatched, values
 from housekeeping_pipelines.orphans.age_filter import AgeFilter
 from housekeeping_pipelines.orphans.candidates import Findings, Orphans
-from housekeeping_pipelines.stores.references import reference_keys
+from housekeeping_pipelines.orphans.values import Missing
+from housekeeping_pipelines.stores.references import count_values, reference_keys
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from collections.abc import Iterator, Mapping
 
     from housekeeping_pipelines.orphans.search import FindKept, Scan
+    from housekeeping_pipelines.stores.references import ReferenceSource
 
 # Candidates per call of `find_kept`.
 KEEP_BATCH_SIZE = 20_000
+# Values that are looked up to learn whether a source names files of a store of which only a folder is listed.
+LOOKED_UP = 200
+# References without a file are warned of from so many on, and from this share of a source's values.
+MANY_MISSING, MANY_MISSING_SHARE = 10, 0.1
 
 
 def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
@@ -41,7 +50,9 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
     keys = reference_keys(scan.sources)
     storage.check()
     cursors.end_transaction(connection)
-    listing.create(connection, [unmatched.LISTING, unmatched.UNMATCHED, candidates.ORPHANS])
+    listing.create(
+        connection, [unmatched.LISTING, unmatched.UNMATCHED, candidates.ORPHANS, candidates.YOUNG, *values.TABLES]
+    )
     listed = listing.load_listing(connection, storage, unmatched.LISTING, scan.kind, scan.on_scanned)
     by_name = storage if isinstance(storage, listing.NamesInChunks) else None
     if by_name is not None:
@@ -50,38 +61,78 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
         return Orphans(connection, scan, Findings())
     with closing(AgeFilter(connection, scan.floor, None if by_name is None else by_name.examine)) as age_filter:
         with unmatched.snapshot(connection):
-            guards.check_sources(connection, scan.sources, keys, storage.label, scan.limits)
             age_filter.feed(unmatched.match(keys, scan.kind))
-        with connection.begin():
-            unmatched.LISTING.drop(connection, checkfirst=False)
-            missing_count, missing = unmatched.missing(connection)
-            unrecognised = unmatched.count_unrecognised(connection)
-        ages = age_filter.finish()
-    held, in_use = _strike_kept(connection, scan.find_kept) if scan.find_kept is not None else (0, 0)
+            totals = {
+                index: count_values(connection, source) for index, source in enumerate(scan.sources) if source.guarded
+            }
+        age_filter.finish()
+    values.read_unmatched(connection, scan.sources)
+    with connection.begin():
+        missing = values.missing(connection, scan.sources, scan.kind.prefix)
+        unrecognised = unmatched.count_unrecognised(connection)
+        unmatched.LISTING.drop(connection, checkfirst=False)
+    sources = [_count(connection, scan, index, total, missing) for index, total in totals.items()]
+    labels = {source.label for source in sources}
+    sources += [
+        SourceCount(label, 0, 0, named_before=moment, declared=False)
+        for label, moment in scan.named_before.items()
+        if label not in labels
+    ]
+    scan.check_sources(sources, storage.label, scan.limits)
+    kept = _strike_kept(connection, scan.find_kept)
+    with cursors.transaction(connection):
+        orphaned = candidates.count(connection, candidates.ORPHANS)
+        young = candidates.count(connection, candidates.YOUNG)
     findings = Findings(
         scanned=listed.scanned,
-        orphaned=ages.old - held - in_use,
-        young=ages.young,
-        unrecognised=unrecognised + listed.unreadable,
-        held=held,
-        in_use=in_use,
-        missing_count=missing_count,
-        missing=missing,
-        warnings=_warnings(listed),
+        orphaned=orphaned,
+        young=young,
+        unrecognised=unrecognised + listed.unreadable + kept.excluded,
+        held=kept.held,
+        in_use=kept.in_use,
+        missing_count=sum(each.values for each in missing.values()),
+        missing=_samples(missing),
+        sources=tuple(sources),
+        warnings=(*_warnings(listed), *_warnings_of_missing(sources, storage.label)),
     )
-    guards.check_fraction(f"entries of {storage.label}", findings.orphaned, listed.recognised, scan.limits)
+    scan.check_share(f"entries of {storage.label}", findings.orphaned, listed.recognised, scan.limits)
     return Orphans(connection, scan, findings)
 
 
-def _strike_kept(connection: sa.Connection, find_kept: FindKept) -> tuple[int, int]:
-    """Strike held files, and files in use for another reason, from the candidates; returns both counts."""
-    held = in_use = 0
+def _count(
+    connection: sa.Connection, scan: Scan, index: int, total: int, missing: Mapping[int, Missing]
+) -> SourceCount:
+    source, without_file = scan.sources[index], missing.get(index, Missing())
+    named = total - without_file.rows
+    if scan.kind.prefix:
+        # Nothing is known of values that name files outside the prefix.
+        named = total if _names_anything(connection, scan, source) else 0
+    return SourceCount(source.label, total, named, without_file.sample[:3], scan.named_before.get(source.label))
+
+
+def _names_anything(connection: sa.Connection, scan: Scan, source: ReferenceSource) -> bool:
+    with cursors.transaction(connection):
+        some = connection.scalars(sa.select(source.values().c.value).limit(LOOKED_UP)).all()
+    names = {name for value in some for reading in source.read(value) for name in reading.names()}
+    return bool(scan.stored(names))
+
+
+def _strike_kept(connection: sa.Connection, find_kept: FindKept | None) -> candidates.KeptCounts:
+    """Strike candidates that are kept for another reason; returns how many."""
+    held = in_use = excluded = 0
+    if find_kept is None:
+        return candidates.KeptCounts()
     for names in candidates.names_in_batches(connection, KEEP_BATCH_SIZE):
         kept = find_kept(names)
-        if keep := kept.held | kept.in_use:
-            held += candidates.strike(connection, keep) - len(kept.in_use)
-            in_use += len(kept.in_use)
-    return held, in_use
+        if keep := kept.held | kept.in_use | kept.excluded:
+            candidates.strike(connection, keep)
+            held, in_use, excluded = held + len(kept.held), in_use + len(kept.in_use), excluded + len(kept.excluded)
+    return candidates.KeptCounts(held, in_use, excluded)
+
+
+def _samples(missing: Mapping[int, Missing]) -> tuple[str, ...]:
+    different = sorted({value for each in missing.values() for value in each.sample}, key=str.encode)
+    return tuple(different[: values.MAX_MISSING_SAMPLE])
 
 
 def _warnings(listed: listing.Listed) -> tuple[str, ...]:
@@ -89,3 +140,13 @@ def _warnings(listed: listing.Listed) -> tuple[str, ...]:
         return ()
     names = ", ".join(listed.shown)
     return (f"{listed.unreadable:,} files have names that are not valid UTF-8, and are kept: {names}",)
+
+
+def _warnings_of_missing(sources: list[SourceCount], store: str) -> Iterator[str]:
+    for source in sources:
+        without_file = source.values - source.named
+        if without_file >= MANY_MISSING and without_file > MANY_MISSING_SHARE * source.values:
+            yield (
+                f"{without_file:,} of {source.values:,} values of {source.label} name no file in {store}, such as"
+                f" {', '.join(map(repr, source.sample))}"
+            )

@@ -203,6 +203,12 @@ def copying(connection: sa.Connection, table: sa.Table, columns: Iterable[str]) 
         yield copy.write
 
 
+def copied_text(name: str) -> str:
+    """A name as it stands in a line of COPY."""
+    # Few names need escaping, and translate() is slow to find that out.
+    return name if name.isprintable() and "\\" not in name else name.translate(_ESCAPES)
+
+
 def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None) -> bytes:
     """Files as lines of COPY for `OBJECT_COLUMNS`.
 
@@ -217,9 +223,7 @@ def objects_block(objects: Iterable[StoredObject], listed: Listed | None = None)
                 continue
         size = "\\N" if found.size is None else found.size
         modified = "\\N" if found.modified is None else found.modified.isoformat()
-        # Few names need escaping, and translate() is slow to find that out.
-        plain = found.name.isprintable() and "\\" not in found.name
-        lines.append(f"{size}\t{modified}\t{found.name if plain else found.name.translate(_ESCAPES)}\n")
+        lines.append(f"{size}\t{modified}\t{copied_text(found.name)}\n")
     return "".join(lines).encode()
 
 

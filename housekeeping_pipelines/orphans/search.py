@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from housekeeping_pipelines.deletion.guards import SourceCount
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.orphans.listing import Kind, Listable
     from housekeeping_pipelines.stores.references import ReferenceSource
@@ -56,10 +58,11 @@ class Search:
 
 
 class Kept(NamedTuple):
-    """Of the names asked about, those that are kept although no reference source names them; no name is in both."""
+    """Of the names asked about, those that are kept although no reference source names them; no name is in two."""
 
     held: set[str]
     in_use: set[str]
+    excluded: frozenset[str] = frozenset()
 
 
 FindKept: TypeAlias = "Callable[[list[str]], Kept]"
@@ -75,6 +78,10 @@ class Scan:
         floor: files that were modified at this time or later are young.
         kind: which names are listed, and which of them may be deleted.
         find_kept: tells which candidates must be kept for another reason.
+        stored: tells which of some names the store has; needed where only a folder is listed.
+        named_before: by the label of a source, when it last named files of the store.
+        check_sources: refuses sources that name nothing.
+        check_share: refuses too large a share of candidates.
         on_scanned: receives the number of files listed so far, at intervals.
     """
 
@@ -84,4 +91,8 @@ class Scan:
     limits: Limits
     kind: Kind
     find_kept: FindKept | None = None
+    stored: Callable[[Collection[str]], set[str]] = lambda names: set()
+    named_before: Mapping[str, datetime] = field(default_factory=dict)
+    check_sources: Callable[[Sequence[SourceCount], str, Limits], None] = guards.check_sources
+    check_share: Callable[[str, int, int, Limits], None] = guards.check_fraction
     on_scanned: Callable[[int], None] = lambda count: None

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.orphans.listing import Kind
 
-MAX_MISSING_SAMPLE = 50
-
 LISTING = temporary_table("housekeeping_listing")
-# The unmatched rows of both sides, except files that may be deleted; `stored` is false for a reference without a file.
+# The unmatched rows of both sides, except files that may be deleted; `stored` is false for a reference without a file,
+# whose `name` is null where its value has no key.
 UNMATCHED = temporary_table(
     "housekeeping_unmatched",
     sa.Column("recognised", sa.Boolean),
     sa.Column("stored", sa.Boolean),
+    sa.Column("source", sa.Integer),
     sa.Column("value", sa.Text(collation="C")),
-    sa.Column("names", sa.BigInteger),
+    sa.Column("certain", sa.Boolean),
 )
 
 
@@ -46,7 +46,9 @@ def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
     unmatched rows to UNMATCHED.
     """
     files, references = LISTING.alias("files"), keys.subquery("references")
-    has_file, has_row = files.c.name.is_not(None), references.c.key.is_not(None)
+    has_file, has_row = files.c.name.is_not(None), references.c.source.is_not(None)
+    # A value that is not certain may mean a file below the prefix although its key is not.
+    within = sa.or_(sa.not_(references.c.certain), sa.func.starts_with(references.c.key, kind.prefix))
     unmatched = (
         sa.select(
             sa.func.coalesce(files.c.name, references.c.key).label("name"),
@@ -54,12 +56,12 @@ def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
             files.c.modified,
             kind.matches(files.c.name).label("recognised"),
             has_file.label("stored"),
+            references.c.source,
             references.c.value,
-            references.c.names,
+            references.c.certain,
         )
         .select_from(files.join(references, files.c.name == references.c.key, full=True))
-        # A reference that is not a name is null, and matches nothing.
-        .where(has_file != has_row, sa.or_(has_file, sa.func.starts_with(references.c.key, kind.prefix)))
+        .where(has_file != has_row, sa.or_(has_file, within))
         .cte("unmatched")
     )
     may_go = sa.and_(unmatched.c.stored, unmatched.c.recognised)
@@ -68,22 +70,6 @@ def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
         columns, sa.select(*(unmatched.c[name] for name in columns)).where(sa.not_(may_go))
     )
     return sa.select(unmatched.c.name, unmatched.c.size, unmatched.c.modified).where(may_go).add_cte(rest.cte("rest"))
-
-
-def missing(connection: sa.Connection) -> tuple[int, tuple[str, ...]]:
-    """How many values have no file under any of their names, and the first MAX_MISSING_SAMPLE of them."""
-    value = sa.func.coalesce(UNMATCHED.c.value, UNMATCHED.c.name).label("value")
-    found = sa.func.count(UNMATCHED.c.name.distinct())
-    values = (
-        sa.select(value)
-        .where(sa.not_(UNMATCHED.c.stored))
-        .group_by(value)
-        .having(found == sa.func.max(UNMATCHED.c.names))
-        .subquery()
-    )
-    first = sa.select(values.c.value, sa.func.count().over()).order_by(values.c.value).limit(MAX_MISSING_SAMPLE)
-    rows = connection.execute(first).all()
-    return rows[0][1] if rows else 0, tuple(value for value, _ in rows)
 
 
 def count_unrecognised(connection: sa.Connection) -> int:

@@ -25,7 +25,7 @@ from housekeeping_pipelines.orphans.listing import Kind
 from housekeeping_pipelines.orphans.report import VectorReport
 from housekeeping_pipelines.orphans.search import Kept, Scan
 from housekeeping_pipelines.orphans.tally import OrphanTally
-from housekeeping_pipelines.orphans.unmatched import MAX_MISSING_SAMPLE
+from housekeeping_pipelines.orphans.values import MAX_MISSING_SAMPLE
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction, shared_lock
 from housekeeping_pipelines.resources.object_storage import StoredObject
@@ -97,11 +97,12 @@ def clean_vectors(
         now = run.clock()
         scan = Scan(
             storage=DocumentListing(store),
-            sources=[ReferenceSource(table.live, name)],
+            sources=[ReferenceSource.of(table.live, name, transform="exact")],
             floor=now - older_than,
             limits=limits,
             kind=Kind(),
             find_kept=documents.find_kept,
+            check_sources=guards.check_not_empty,
         )
         orphans = find_orphans(connection, scan)
         tally = OrphanTally.of(orphans.findings, store=VECTORS, permanent=True, now=now, why="no document has this id")

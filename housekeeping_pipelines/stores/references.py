@@ -1,36 +1,43 @@
-"""References to files: columns of the platform's tables, and how their values become file names.
+"""References to files: columns whose values name files, as SQL that finds most of the names where the rows are.
 
-A transform is an SQL expression over the column's text, so that files are compared in the database, where the rows are.
-If a value may stand for several names, each is a key: a superfluous key keeps a file, a lacking one would delete it.
-Keys are compared byte by byte; apart from the slug, neither case nor Unicode form is normalized.
+Most values are plain: a path from the store's root with nothing to decode. PostgreSQL makes the key of these, the name
+that they mean. Every other value has no key, and is read by `Naming.read`, which is many times slower.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, array
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from housekeeping_pipelines.stores import slugs
+from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.stores.readings import Naming, Reading, canonical
+from housekeeping_pipelines.stores.slugs import names_on_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from housekeeping_pipelines.postgres.catalog import Table
 
 Value: TypeAlias = sa.ColumnElement[str]
 
+# How a column holds its values: one each as text, several as an array, or anywhere in a JSON document.
+Shape: TypeAlias = Literal["text", "array", "json"]
 
-# Returns the names that a value stands for, each an expression over it; null and the empty string are not names.
-Transform: TypeAlias = Callable[[Value], Sequence[Value]]
+# `path`: the value is a path or an address; `slug`: it is the name before AnythingLLM made a file's name of it;
+# `exact`: it is the name itself.
+Transform: TypeAlias = Literal["path", "slug", "exact"]
 
+# What a plain value has none of: characters that may be encoded, quoted or separators; a part that is empty or begins
+# with a dot; a slash at the end; a scheme; a drive.
+_NOT_PLAIN = r"[^A-Za-z0-9._@~:/-]|(^|/)[./]|/$|:/|^.:"
 
-def exact(value: Value) -> Sequence[Value]:
-    """The value itself is the name."""
-    return [value]
+# What a name has none of from which AnythingLLM makes the same name.
+_NOT_ITS_OWN_SLUG = "[^A-Za-z0-9._@~-]|--|^[-.]|-$"
 
 
 @dataclass(frozen=True)
@@ -38,118 +45,146 @@ class ReferenceSource:
     """A column whose values refer to files.
 
     Attributes:
+        rows: the table, or a selection of its rows.
         column: its name in the database.
+        label: the column in messages: `detections.file_path`.
+        json_path: what selects the values in a JSON document, in SQL/JSON.
+        template: the name, with `{}` in the place of the value; None: the value is the name.
+        guarded: False for what keeps files in addition: rows in the trash, outputs that are kept.
     """
 
-    table: Table
+    rows: sa.FromClause
     column: str
-    transform: Transform = exact
+    label: str
+    naming: Naming = field(default_factory=Naming)
+    shape: Shape = "text"
+    transform: Transform = "path"
+    json_path: str | None = None
+    template: str | None = None
+    guarded: bool = True
 
-    @property
-    def label(self) -> str:
-        """The column in messages: `detections.file_path`."""
-        return f"{self.table.label}.{self.column}"
+    @classmethod
+    def of(cls, table: Table, column: str, **more: Any) -> ReferenceSource:
+        """A column of one of the platform's tables."""
+        return cls(table.selectable, column, f"{table.label}.{column}", **more)
+
+    def elsewhere(self, rows: sa.FromClause, label: str) -> ReferenceSource:
+        """The same column of rows that have been deleted, which are kept from guards."""
+        return replace(self, rows=rows, label=label, guarded=False)
+
+    def values(self) -> sa.Subquery:
+        """Every value in the column `value`, as text in the collation C; there is no null, and no empty text."""
+        stored: sa.ColumnElement[Any] = self.rows.c[self.column]
+        if self.json_path is not None:
+            path = sa.cast(self.json_path, PgType("jsonpath"))
+            found = sa.func.jsonb_path_query(sa.cast(stored, JSONB), path)
+            stored = found.op("#>>")(sa.cast([], ARRAY(sa.Text)))
+        elif self.shape == "array":
+            stored = sa.func.unnest(stored)
+        # Types such as `name` and `character` compare by rules of their own.
+        inner = sa.select(sa.cast(stored, sa.Text).label("value")).select_from(self.rows).subquery()
+        value: Value = inner.c.value
+        if self.template is not None:
+            before, _, after = self.template.partition("{}")
+            value = sa.literal(before).concat(value).concat(after)
+        # This excludes null too.
+        return sa.select(sa.collate(value, "C").label("value")).where(inner.c.value != "").subquery()
+
+    def read(self, value: str) -> list[Reading]:
+        """The readings of one of its values, the likeliest first."""
+        if self.transform == "exact":
+            return [Reading({canonical(value)})]
+        readings = self.naming.read(value)
+        if self.transform == "path":
+            return readings
+        return [
+            Reading({canonical(name) for known in each.names() for name in names_on_disk(known)}) for each in readings
+        ]
 
 
-slugify: Transform = slugs.names_on_disk
+class Root(NamedTuple):
+    """A store's folder, and what else means the same."""
+
+    folder: Path | None = None
+    own_names: Sequence[str] = ()
+    others: Sequence[str] = ()
 
 
-def join_to_root(root: Path) -> Transform:
-    """Turns a path, absolute or relative to `root`, into the name under it; a path that leads out of it is not a name.
+def naming(root: Root) -> Naming:
+    """How the files of a store are named in rows.
 
-    `.`, `..` and `//` are resolved in the text. An absolute path may also begin with the root's real path.
+    Args:
+        root: `others` are absolute paths, also of Windows, that mean the folder or bucket elsewhere.
     """
-    lexical = os.path.abspath(root)  # noqa: PTH100 - resolves '..' as the expressions do, without looking at links
-    aliases = list(dict.fromkeys([lexical, os.path.realpath(root)]))
-    return lambda value: [_under(alias.rstrip("/"), value, first=alias == lexical) for alias in aliases]
+    roots: list[str] = []
+    own_names = list(root.own_names)
+    if root.folder is not None:
+        # Not `Path.resolve`, which looks at links: `..` is resolved in the text of a value.
+        lexical = os.path.abspath(root.folder)  # noqa: PTH100
+        roots += [lexical, os.path.realpath(root.folder)]
+        own_names += [Path(each).name for each in roots]
+    roots += [other.replace("\\", "/") for other in root.others]
+    return Naming(
+        tuple(dict.fromkeys(canonical(each).rstrip("/") for each in roots if each.rstrip("/"))),
+        tuple(dict.fromkeys(canonical(each) for each in own_names if each)),
+    )
 
 
 def reference_keys(sources: Sequence[ReferenceSource]) -> sa.CompoundSelect[Any]:
-    """Every key of every source in the column `key`; keys may be null, and may repeat.
+    """A row for each value of every source.
 
-    `value` is the value that the key was made from, and `names` the number of its different keys; they are null and 1
-    where the transform yields a single key.
+    The columns: `source` is the index in `sources`; `key` a name, or null where the value has to be read; `value` the
+    value, or null where it is the key; `certain` is true if the value can mean nothing but its key.
 
     Raises:
         ValueError: there is no source.
     """
     if not sources:
         raise ValueError("no reference source")
-    return sa.union_all(*(_keys(source) for source in sources))
+    return sa.union_all(*(_keys(index, source) for index, source in enumerate(sources)))
 
 
-def referred_to(connection: sa.Connection, sources: Sequence[ReferenceSource], names: Sequence[str]) -> set[str]:
-    """Those of the names that a row refers to now, by one statement in the connection's transaction."""
-    keys = reference_keys(sources).subquery()
-    wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
-    return set(connection.scalars(sa.select(keys.c.key).where(keys.c.key == sa.any_(wanted)).distinct()))
+def count_values(connection: sa.Connection, source: ReferenceSource) -> int:
+    """How many values a source has."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(source.values())) or 0
 
 
-def _keys(source: ReferenceSource) -> sa.Select[Any]:
-    """The keys of one source, cast to text: types such as `name` and `character` compare by rules of their own."""
-    stored: sa.ColumnElement[Any] = source.table.selectable.c[source.column]
-    texts = sa.select(sa.collate(sa.cast(stored, sa.Text), "C").label("value")).select_from(source.table.selectable)
-    value = texts.subquery().c.value
-    # This excludes null too, which would be slow to resolve.
-    given = value != ""
-    keys = [sa.func.nullif(key, "") for key in source.transform(value)]
-    if len(keys) == 1:
-        # Naming the expression twice would evaluate it twice.
-        return sa.select(
-            keys[0].label("key"), sa.cast(sa.null(), sa.Text).label("value"), sa.literal(1).label("names")
-        ).where(given)
-    each = sa.func.unnest(array(keys)).table_valued("name", name="each").render_derived()
-    names = sa.select(sa.func.count(each.c.name.distinct())).scalar_subquery()
-    return sa.select(sa.func.unnest(array(keys)).label("key"), value.label("value"), names.label("names")).where(given)
-
-
-def _under(root: str, value: Value, *, first: bool) -> Value:
-    """The name under `root` of a path that is absolute or relative to it; null if the path is not under `root`.
-
-    Args:
-        first: whether to return a relative path with nothing to resolve; it is the same under every alias of `root`.
-    """
-    inside = root + "/"
-    rest = sa.func.substr(value, len(inside) + 1)
-    absolute = sa.func.starts_with(value, "/")
-    resolved = _resolved(sa.case((absolute, value), else_=sa.literal(inside).concat(value)))
-    # Most paths have nothing to resolve; testing for that takes a fraction of the time of resolving.
-    return sa.case(
-        (_plain(value), value if first else sa.null()),
-        (sa.and_(sa.func.starts_with(value, inside), _plain(rest)), rest),
-        (sa.and_(absolute, _plain(sa.func.substr(value, 2))), sa.null()),
-        (sa.func.starts_with(resolved, inside), sa.func.substr(resolved, len(inside) + 1)),
-        else_=sa.null(),
+def _keys(index: int, source: ReferenceSource) -> sa.Select[Any]:
+    number = sa.literal(index, sa.Integer).label("source")
+    values = source.values()
+    if source.transform == "exact":
+        nothing, true = sa.cast(sa.null(), sa.Text), sa.true().label("certain")
+        return sa.select(number, values.c.value.label("key"), nothing.label("value"), true)
+    value: Value = values.c.value
+    if source.transform == "slug":
+        base = value
+        certain: sa.ColumnElement[bool] = sa.literal(True)
+        plain = sa.not_(value.regexp_match(_NOT_ITS_OWN_SLUG))
+    else:
+        base, certain = _below_root(value, source.naming.roots)
+        plain = _is_plain(base, source.naming)
+    # OFFSET keeps the planner from evaluating the expressions once for each place where they are used.
+    parts = sa.select(value, base.label("base"), certain.label("certain"), plain.label("plain")).offset(0)
+    each = parts.subquery()
+    return sa.select(
+        number,
+        sa.case((each.c.plain, each.c.base)).label("key"),
+        sa.case((sa.and_(each.c.plain, each.c.value == each.c.base), sa.null()), else_=each.c.value).label("value"),
+        sa.and_(each.c.certain, each.c.plain).label("certain"),
     )
 
 
-def _plain(path: Value) -> sa.ColumnElement[bool]:
-    """Whether a path is relative, and none of its parts is empty or begins with a dot."""
-    between = sa.literal("/").concat(path).concat("/")
-    return sa.and_(between.not_like("%//%"), between.not_like("%/.%"))
+def _below_root(value: Value, roots: Sequence[str]) -> tuple[Value, sa.ColumnElement[bool]]:
+    """The part of a value below a root, and whether it begins with one; else the value without its leading slash."""
+    posix = [f"{root}/" for root in roots if root.startswith("/")]
+    plain = sa.case((sa.func.starts_with(value, "/"), sa.func.substr(value, 2)), else_=value)
+    if not posix:
+        return plain, sa.literal(False)
+    below = [(sa.func.starts_with(value, root), sa.func.substr(value, len(root) + 1)) for root in posix]
+    return sa.case(*below, else_=plain), sa.or_(*(begins for begins, _ in below))
 
 
-def _resolved(path: Value) -> Value:
-    """An absolute path without `.`, `..` and `//`.
-
-    A part is kept if the path never again rises above it. The depth of a part is the number of parts before it less the
-    number of `..`; a `..` at the root has no effect.
-    """
-    parts = sa.func.unnest(sa.func.string_to_array(path, "/")).table_valued(
-        sa.column("part", sa.Text), with_ordinality="place", name="parts"
-    ).render_derived()  # fmt: skip
-    step = sa.case((parts.c.part == "..", -1), else_=1)
-    heights = (
-        sa.select(parts.c.part, parts.c.place, sa.func.sum(step).over(order_by=parts.c.place).label("height"))
-        .where(parts.c.part.not_in(["", "."]))
-        .subquery()
-    )
-    lowest = sa.func.min(heights.c.height).over(order_by=heights.c.place)
-    depths = sa.select(
-        heights.c.part, heights.c.place, (heights.c.height - sa.func.least(0, lowest)).label("depth")
-    ).subquery()
-    later = sa.func.min(depths.c.depth).over(order_by=depths.c.place, rows=(1, None))
-    walk = sa.select(depths.c.part, depths.c.place, depths.c.depth, later.label("later")).subquery()
-    kept = sa.func.string_agg(walk.c.part, aggregate_order_by(sa.literal("/"), walk.c.place))
-    stays = sa.and_(walk.c.part != "..", sa.func.coalesce(walk.c.later >= walk.c.depth, sa.true()))
-    return sa.literal("/").concat(sa.select(kept).where(stays).scalar_subquery())
+def _is_plain(base: Value, naming: Naming) -> sa.ColumnElement[bool]:
+    """Whether a value means its base, or a suffix of it, and nothing else."""
+    own = [sa.func.starts_with(base, f"{name}/") for name in naming.own_names]
+    return sa.and_(sa.not_(base.regexp_match(_NOT_PLAIN)), *(sa.not_(each) for each in own))

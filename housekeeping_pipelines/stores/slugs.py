@@ -1,4 +1,4 @@
-"""AnythingLLM's names for uploaded files, as PostgreSQL expressions.
+"""AnythingLLM's names for uploaded files.
 
 The name on disk is that of the row, or its slug by the npm package `slugify`, without the characters that
 `sanitizeFileName` of AnythingLLM's collector removes before or after. The table is that of slugify 1.6.4 to 1.6.9 (its
@@ -8,14 +8,8 @@ other is removed; runs of white space, `-` and `–` become one `-` between word
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+import re
+from unicodedata import normalize
 
 # Replacement: the characters that it replaces.
 _REPLACED = {
@@ -199,44 +193,26 @@ _REPLACED = {
     "zh": "жژჟ",
 }  # fmt: skip
 
-_BECOMES = {character: text for text, characters in _REPLACED.items() for character in characters}
+_BECOMES = str.maketrans({character: text for text, characters in _REPLACED.items() for character in characters})
 
-_WORD = "A-Za-z0-9_"
-_KEPT = "$*+~.()'\"!:@"
 # What JavaScript's \\s matches (ECMA-262, WhiteSpace and LineTerminator), and the two dashes.
 _SPACE = "\t\n\v\f\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff–-"
-_SANITIZED = '<>:"/\\\\|?*“”„‟‘’‚‛'
+_NOT_KEPT = re.compile(rf"""[^A-Za-z0-9_$*+~.()'"!:@{_SPACE}]+""")
+_BETWEEN_WORDS = re.compile(f"[{_SPACE}]+")
+_UNSAFE = re.compile(r'[<>:"/\\|?*“”„‟‘’‚‛]')
 
 
-def names_on_disk(name: sa.ColumnElement[str]) -> Sequence[sa.ColumnElement[str]]:
-    """The possible names of the file of a row with this name; some may be null."""
-    unsafe = name.op("~")(f"[{_SANITIZED}•]")
-    return [
-        name,
-        sa.func.nullif(slug(name), name),
-        sa.case((unsafe, _sanitized(slug(name)))),
-        sa.case((unsafe, _sanitized(slug(_sanitized(name))))),
-    ]
+def names_on_disk(name: str) -> set[str]:
+    """The possible names of the file of a row with this name."""
+    found = {name, slug(name), _sanitized(slug(name)), _sanitized(slug(_sanitized(name)))}
+    return found - {""}
 
 
-def slug(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+def slug(name: str) -> str:
     """The name's slug by slugify."""
-    kept = sa.func.regexp_replace(_replaced(name), f"[^{_WORD}{_KEPT}{_SPACE}]+", "", "g")
-    return sa.func.btrim(sa.func.regexp_replace(kept, f"[{_SPACE}]+", "-", "g"), "-")
+    kept = _NOT_KEPT.sub("", normalize("NFC", name).translate(_BECOMES))
+    return _BETWEEN_WORDS.sub("-", kept).strip("-")
 
 
-def _replaced(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    composed = sa.func.normalize(name)
-    letters = sa.func.unnest(sa.func.string_to_array(composed, sa.null())).table_valued(
-        sa.column("letter", sa.Text), with_ordinality="place", name="letters"
-    ).render_derived()  # fmt: skip
-    # As text: the driver streams this statement itself, and cannot bind a dict.
-    table = sa.cast(sa.literal(json.dumps(_BECOMES)), JSONB)
-    text = sa.func.coalesce(table.op("->>", return_type=sa.Text())(letters.c.letter), letters.c.letter)
-    joined = sa.select(sa.func.string_agg(text, aggregate_order_by(sa.literal(""), letters.c.place))).scalar_subquery()
-    # Most names have nothing to replace.
-    return sa.case((name.op("~")(f"[^{_WORD}*+~.()'\"!:@ -]"), joined), else_=name)
-
-
-def _sanitized(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
-    return sa.func.regexp_replace(name, f"[{_SANITIZED}]", "", "g")
+def _sanitized(name: str) -> str:
+    return _UNSAFE.sub("", name)

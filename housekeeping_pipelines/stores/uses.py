@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.tables import kept_files
+from housekeeping_pipelines.deletion.mirrors import BATCH_COLUMN, MIRRORS_LOCK, find_mirrors
+from housekeeping_pipelines.deletion.store import InUse
+from housekeeping_pipelines.deletion.tables import kept_files, trash_batches
+from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog
-from housekeeping_pipelines.stores import references
-from housekeeping_pipelines.stores.references import ReferenceSource
+from housekeeping_pipelines.postgres.locks import lock_for_transaction
+from housekeeping_pipelines.stores.columns import shape_of
+from housekeeping_pipelines.stores.in_use import in_use, meant
+from housekeeping_pipelines.stores.references import ReferenceSource, Root, naming
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
+    from housekeeping_pipelines.postgres.catalog import Table
+    from housekeeping_pipelines.stores.readings import Naming
+    from housekeeping_pipelines.stores.references import Transform
 
 
 UPLOADS, MEDIA, BUCKET = "uploads", "media", "bucket"
@@ -27,65 +35,124 @@ UPLOADS, MEDIA, BUCKET = "uploads", "media", "bucket"
 SOURCE_COLUMN = "source_file_path"
 OUTPUT_COLUMNS = ("excel_file_path", "pdf_file_path", "doc_file_path")
 
-
-def _from_root(value: references.Value) -> Sequence[references.Value]:
-    """A path with a leading / names the same object: storage's own clients strip it."""
-    return [sa.func.ltrim(value, "/"), sa.case((sa.func.starts_with(value, "/"), value))]
+_COLUMNS: dict[str, list[tuple[str, Sequence[str], Transform]]] = {
+    UPLOADS: [("parsed_files", ["filename"], "slug")],
+    MEDIA: [("detections", ["file_path", "thumbnail_path"], "path"), ("security_events", ["clip_path"], "path")],
+    BUCKET: [("processed_documents", [SOURCE_COLUMN, *OUTPUT_COLUMNS], "path")],
+}
+# A task can do without these: it is enough to map them to null.
+_DISPENSABLE = {"thumbnail_path", *OUTPUT_COLUMNS}
 
 
 @dataclass(frozen=True)
 class PlatformUses:
     """The platform's references to the objects of one store.
 
+    Attributes:
+        folder: the store's folder, or that of the bucket's stand-in.
+        bucket: the name of the bucket.
+
     `sources` fails rather than leave a column out: the files that only this column names would look unreferenced.
     """
 
     store: str
     config: HousekeepingConfig
-    root: Path | None = None
+    folder: Path | None = None
+    bucket: str | None = None
 
-    def sources(self, connection: sa.Connection) -> list[ReferenceSource]:
-        """The columns whose values name objects of the store.
+    @property
+    def naming(self) -> Naming:
+        """How the store's files are named in rows."""
+        own_names = [self.bucket] if self.bucket else []
+        return naming(Root(self.folder, own_names, self.config.roots.get(self.store, ())))
+
+    def sources(self, connection: sa.Connection, *, except_runs: Collection[str] = ()) -> list[ReferenceSource]:
+        """The columns whose values name objects of the store: of the platform, of rows in the trash, of kept outputs.
+
+        Args:
+            except_runs: rows in the trash are left out if one of these runs deleted them.
 
         Raises:
-            ConfigurationError: the platform lacks one of the tables or columns, and the mapping does not declare that.
+            ConfigurationError: the platform lacks one of the tables or columns, and the mapping does not declare that;
+                or a column's values cannot be names.
         """
+        columns = list(self._columns(connection))
+        kept = sa.select(kept_files.c.name).where(kept_files.c.store == self.store).subquery()
+        return [
+            *(source for _, source in columns),
+            *self._in_trash(connection, columns, except_runs),
+            ReferenceSource(kept, "name", "kept outputs", self.naming, guarded=False),
+        ]
+
+    def columns(self, connection: sa.Connection) -> list[ReferenceSource]:
+        """The columns of the platform's own tables alone; raises what `sources` does."""
+        return [source for _, source in self._columns(connection)]
+
+    def _columns(self, connection: sa.Connection) -> Iterator[tuple[Table, ReferenceSource]]:
         platform = Platform(Catalog(connection), self.config)
-        found: list[ReferenceSource] = []
-        for table_name, columns, transform in self._columns():
-            table = platform.table(table_name)
-            names = [theirs for column in columns if (theirs := table.names[column]) is not None]
-            found += [ReferenceSource(table.live, name, transform=transform) for name in names]
-        return found
+        found: list[tuple[Table, str, dict[str, Any]]] = []
+        for name, columns, transform in _COLUMNS[self.store]:
+            table = platform.table(name)
+            for column in columns:
+                theirs = table.names[column]
+                if theirs is not None:
+                    found.append((table.live, theirs, {"transform": transform}))
+                elif column not in _DISPENSABLE:
+                    raise ConfigurationError(
+                        f"tables.{name}.columns.{column} is null, and names files of {self.store}",
+                        hint=f"name the column in housekeeping.yaml, or leave the task on {self.store} disabled",
+                    )
+        for reference in self.config.references.get(self.store, ()):
+            table_found = platform.any_table(reference.table)
+            if reference.column not in {column.name for column in table_found.columns}:
+                near = table_found.nearest(reference.column)
+                raise ConfigurationError(
+                    f"{table_found.label} has no column {reference.column}{near}",
+                    hint=f"correct it under references.{self.store} in housekeeping.yaml",
+                )
+            more = {"json_path": reference.json_path, "template": reference.template}
+            found.append((table_found, reference.column, {"transform": reference.transform, **more}))
+        for live, column, more in found:
+            shape = shape_of(connection, live, column)
+            yield live, ReferenceSource.of(live, column, naming=self.naming, shape=shape, **more)
 
-    def _columns(self) -> list[tuple[str, Sequence[str], references.Transform]]:
-        if self.store == UPLOADS:
-            return [("parsed_files", ["filename"], references.slugify)]
-        if self.store == MEDIA:
-            assert self.root is not None  # noqa: S101 - a folder has one
-            paths = references.join_to_root(self.root)
-            return [
-                ("detections", ["file_path", "thumbnail_path"], paths),
-                ("security_events", ["clip_path"], paths),
-            ]
-        return [("processed_documents", [SOURCE_COLUMN, *OUTPUT_COLUMNS], _from_root)]
+    def _in_trash(
+        self,
+        connection: sa.Connection,
+        columns: Iterable[tuple[Table, ReferenceSource]],
+        except_runs: Collection[str],
+    ) -> Iterator[ReferenceSource]:
+        """The same columns of rows in the trash, which an undo brings back."""
+        mirrors = find_mirrors(connection)
+        for table, source in columns:
+            for mirror in mirrors:
+                same = (mirror.source_schema, mirror.source_table) == (table.schema, table.name)
+                if not same or source.column not in {name for name, _ in mirror.columns}:
+                    continue
+                rows = mirror.selectable
+                selected = sa.select(rows.c[source.column])
+                if except_runs:
+                    runs = sa.bindparam("except_runs", list(except_runs), ARRAY(sa.Text), unique=True)
+                    selected = selected.join(trash_batches, trash_batches.c.id == rows.c[BATCH_COLUMN]).where(
+                        trash_batches.c.run_id != sa.all_(runs)
+                    )
+                yield source.elsewhere(selected.subquery(), f"{source.label} in the trash")
 
-    def in_use(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those of the names that a row refers to now, or that were kept when their row was deleted.
+    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_runs: Collection[str] = ()) -> InUse:
+        """What a row refers to now, of the names, or what was kept when its row was deleted.
 
         Raises:
             ConfigurationError: the references cannot be found.
         """
         if not names:
-            return set()
-        referred_to = references.referred_to(connection, self.sources(connection), names)
-        return referred_to | self.still_referenced(connection, names)
+            return InUse()
+        # A mirror of the trash must not be dropped meanwhile.
+        connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
+        return in_use(connection, self.sources(connection, except_runs=except_runs), names)
 
-    def still_referenced(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
-        """Those of the names that were kept when the row that named them was deleted."""
-        wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
-        statement = sa.select(kept_files.c.name).where(kept_files.c.store == self.store)
-        return set(connection.scalars(statement.where(kept_files.c.name == sa.any_(wanted))))
+    def meant(self, values: Collection[str], stored: Callable[[Collection[str]], set[str]]) -> dict[str, set[str]]:
+        """The names in the store that each value of a row means."""
+        return meant(self.naming, values, stored)
 
     def referenced_by_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
         """Those of the names in the folder of an existing upload session, whether or not a document names them."""

@@ -61,7 +61,7 @@ def sample(engine: sa.Engine, tmp_path: Path) -> Sample:
 def test_most_names_of_rows_have_a_file_of_the_same_time_and_some_files_no_row(sample: Sample) -> None:
     made = sample.make()
     queries: dict[str, sa.Executable] = {
-        "uploads": sa.select(slug(parsed_files.c.filename), parsed_files.c.created_at),
+        "uploads": sa.select(parsed_files.c.filename, parsed_files.c.created_at),
         "media": sa.text(
             "SELECT file_path, detected_at FROM detections UNION ALL SELECT thumbnail_path, detected_at FROM detections"
             " UNION ALL SELECT clip_path, started_at FROM security_events"
@@ -74,6 +74,8 @@ def test_most_names_of_rows_have_a_file_of_the_same_time_and_some_files_no_row(s
     for store, query in queries.items():
         with sample.engine.connect() as connection:
             named = {name: moment for name, moment in connection.execute(query) if name}
+        if store == "uploads":
+            named = {slug(name): moment for name, moment in named.items()}
         files = sample.files(store)
         assert made[store] == len(files)
         there = named.keys() & files.keys()

@@ -12,11 +12,11 @@ from housekeeping_pipelines.orphans.listing import Kind
 from housekeeping_pipelines.orphans.search import Scan
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
-from housekeeping_pipelines.stores.references import ReferenceSource, join_to_root
+from housekeeping_pipelines.stores.references import ReferenceSource, Root, naming
 from housekeeping_pipelines_tests.conftest import NOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -42,7 +42,7 @@ def source(engine: sa.Engine, table: str, column: str, **more: Any) -> Reference
     with engine.connect() as connection:
         found = Catalog(connection).find(table)
     assert found is not None
-    return ReferenceSource(found, column, **more)
+    return ReferenceSource.of(found, column, **more)
 
 
 def search(
@@ -50,11 +50,16 @@ def search(
 ) -> Orphans:
     """A search with an age floor of a day."""
     given: dict[str, Any] = {"floor": NOW - timedelta(hours=24), "limits": Limits(), "kind": Kind()} | more
-    return find_orphans(connection, Scan(storage or LocalFolder(root), sources, **given))
+    folder = storage or LocalFolder(root)
+
+    def stored(names: Collection[str]) -> set[str]:
+        return {found.name for found in folder.examine(sorted(names, key=str.encode))}
+
+    return find_orphans(connection, Scan(folder, sources, stored=stored, **given))
 
 
 def media(engine: sa.Engine, root: Path) -> list[ReferenceSource]:
-    return [source(engine, "detections", column, transform=join_to_root(root)) for column in ("file_path", "thumbnail")]
+    return [source(engine, "detections", column, naming=naming(Root(root))) for column in ("file_path", "thumbnail")]
 
 
 def names(batches: Iterable[list[StoredObject]]) -> list[str]:

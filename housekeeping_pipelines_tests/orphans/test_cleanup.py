@@ -41,7 +41,7 @@ def far() -> Iterator[StorageServer]:
 @pytest.fixture
 def remote(engine: sa.Engine, tmp_path: Path, far: StorageServer) -> World:
     """The bucket is a server's, whose clock is the real one; one session is live."""
-    environ = {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key}
+    environ = {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key, "STORAGE_TRASH_PREFIX": ""}
     world = World(engine, tmp_path, environ, now=datetime.now(UTC) + timedelta(minutes=1))
     world.session("live", "live/a.pdf", idle=timedelta(0))
     far.put(["live/a.pdf"], bucket="documents")
@@ -54,6 +54,12 @@ def refer(world: World, *paths: str) -> None:
             world.engine,
             f"INSERT INTO detections (event_id, file_path, detected_at) VALUES (1, '{path}', '{NOW}')",
         )
+
+
+def use(world: World) -> None:
+    """A file that a row names: without one, every file would be an orphan."""
+    world.put("media", "used.jpg")
+    refer(world, "used.jpg")
 
 
 def at_plan(act: Callable[[], None]) -> Watcher:
@@ -107,14 +113,14 @@ def test_a_failed_or_an_empty_reference_deletes_nothing(world: World) -> None:
     world.put("media", "orphan.jpg")
     refused = world.clean("media")
     assert (refused.status, refused.deleted) == ("refused", {})
-    assert "detections is empty" in refused.message
-    refer(world, "other.jpg")
+    assert "no row names anything in" in refused.message
+    use(world)
     sql(world.engine, "ALTER TABLE detections RENAME thumbnail_path TO small")
     # A column that the mapping does not declare as lacking may be one that moved.
     sql(world.engine, "ALTER TABLE detections RENAME file_path TO path")
     failed = world.clean("media", run_id="run-2")
     assert (failed.status, failed.deleted) == ("failed", {})
-    assert world.files("media") == ["orphan.jpg"]
+    assert world.files("media") == ["orphan.jpg", "used.jpg"]
 
 
 @pytest.mark.parametrize("store", ["media", "bucket"])
@@ -122,18 +128,19 @@ def test_what_is_referred_to_after_the_search_stays(world: World, store: str) ->
     for number in range(4):
         world.put(store, f"x/{number}.jpg")
     if store == "media":
-        refer(world, "used.jpg")
+        use(world)
         world.observer = at_plan(lambda: refer(world, "x/2.jpg"))
     else:
-        world.session("live", "live/a.pdf")
+        world.session("live", "used.jpg")
+        world.put("bucket", "used.jpg")
         world.observer = at_plan(lambda: world.session("back", "x/2.jpg"))
     report = world.clean(store)
     assert (report.deleted, report.skipped["in_use"]) == ({store: 3}, 1)
-    assert world.files(store) == ["x/2.jpg"]
+    assert world.files(store) == ["used.jpg", "x/2.jpg"]
 
 
 def test_what_is_written_anew_after_the_search_stays(world: World) -> None:
-    refer(world, "used.jpg")
+    use(world)
     world.put("media", "a.jpg")
     world.put("media", "b.jpg")
     world.observer = at_plan(lambda: [world.put("media", "b.jpg", age=timedelta(0), content="new")].clear())
@@ -143,7 +150,7 @@ def test_what_is_written_anew_after_the_search_stays(world: World) -> None:
 
 
 def test_budgets_stop_before_and_take_the_oldest_first(world: World) -> None:
-    refer(world, "used.jpg")
+    use(world)
     for number in range(5):
         world.put("media", f"{number}.jpg", age=(10 - number) * DAY, content="x" * 10)
     dry = world.clean("media", max_bytes=25, dry_run=True)
@@ -152,7 +159,7 @@ def test_budgets_stop_before_and_take_the_oldest_first(world: World) -> None:
     report = world.clean("media", max_bytes=25)
     assert (report.deleted, report.deleted_bytes, report.skipped_size_limit) == ({"media": 2}, 20, 3)
     assert world.clean("media", run_id="run-2", max_files=1).stopped_reason == "max_files"
-    assert world.files("media") == ["3.jpg", "4.jpg"]
+    assert world.files("media") == ["3.jpg", "4.jpg", "used.jpg"]
     assert world.clean("media", run_id="run-3", max_seconds=1e-9).stopped_reason == "max_seconds"
 
 
@@ -167,7 +174,7 @@ def test_more_than_half_of_a_store_is_refused(world: World) -> None:
 
 
 def test_a_pause_refuses_a_run_and_stops_one_on_its_way(world: World) -> None:
-    refer(world, "used.jpg")
+    use(world)
     for number in range(3):
         world.put("media", f"{number}.jpg")
 
@@ -179,12 +186,12 @@ def test_a_pause_refuses_a_run_and_stops_one_on_its_way(world: World) -> None:
     report = world.clean("media")
     assert (report.status, report.stopped_reason, report.deleted) == ("succeeded", "paused", {})
     assert world.clean("media").status == "refused"
-    assert len(world.files("media")) == 3
+    assert len(world.files("media")) == 4
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_held_file_stays_also_if_it_is_held_only_now(world: World, late: bool) -> None:
-    refer(world, "used.jpg")
+    use(world)
     for name in ("held.jpg", "free.jpg"):
         world.put("media", name)
 
@@ -201,11 +208,12 @@ def test_a_held_file_stays_also_if_it_is_held_only_now(world: World, late: bool)
         hold()
     report = world.clean("media")
     assert (report.deleted, report.skipped["held"]) == ({"media": 1}, 1)
-    assert world.files("media") == ["held.jpg"]
+    assert world.files("media") == ["held.jpg", "used.jpg"]
 
 
 def test_a_held_session_covers_its_folder_in_the_bucket(world: World) -> None:
     world.session("live", "live/a.pdf")
+    world.put("bucket", "live/a.pdf")
     world.session("held", "held/a.pdf")
     with world.engine.begin() as connection:
         table = Catalog(connection).find("upload_sessions")
@@ -220,7 +228,7 @@ def test_a_held_session_covers_its_folder_in_the_bucket(world: World) -> None:
         world.put("bucket", name)
     report = world.clean("bucket")
     assert (report.deleted, report.skipped["held"], report.skipped["in_use"]) == ({"bucket": 1}, 1, 1)
-    assert world.files("bucket") == ["held/a.pdf", "live/unnamed.pdf"]
+    assert world.files("bucket") == ["held/a.pdf", "live/a.pdf", "live/unnamed.pdf"]
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc", "link"])
@@ -234,11 +242,11 @@ def test_a_base_path_outside_of_the_store_is_refused(world: World, path: str) ->
 
 
 def test_a_base_path_limits_the_run(world: World) -> None:
-    refer(world, "used.jpg")
+    use(world)
     for name in ("inside/a.jpg", "inside2/b.jpg"):
         world.put("media", name)
     assert world.clean("media", base_path="inside").deleted == {"media": 1}
-    assert world.files("media") == ["inside2/b.jpg"]
+    assert world.files("media") == ["inside2/b.jpg", "used.jpg"]
     absolute = str(world.home / "media" / "inside2")
     assert world.clean("media", run_id="run-2", base_path=absolute).deleted == {"media": 1}
 
@@ -247,11 +255,13 @@ def test_links_and_rows_lead_nowhere_outside(world: World) -> None:
     outside = world.put("outside", "secret.jpg")
     refer(world, "../outside/secret.jpg", "/etc/passwd")
     sql(world.engine, "UPDATE security_events SET clip_path = 'used.mp4'")
-    world.put("media", "orphan.jpg")
+    use(world)
+    for name in ("used.mp4", "orphan.jpg"):
+        world.put("media", name)
     (world.home / "media" / "etc").symlink_to("/etc")
     (world.home / "media" / "file.jpg").symlink_to(outside)
     report = world.clean("media")
-    assert (report.deleted, report.scanned) == ({"media": 1}, 1)
+    assert (report.deleted, report.scanned, report.missing_count) == ({"media": 1}, 3, 2)
     assert outside.exists()
     assert (world.home / "media" / "file.jpg").is_symlink()
 
@@ -259,6 +269,7 @@ def test_links_and_rows_lead_nowhere_outside(world: World) -> None:
 @pytest.mark.parametrize("leads_to", ["2026", "2026/a.jpg"])
 def test_a_link_within_the_store_refuses_the_run(world: World, leads_to: str) -> None:
     """A row may name a file by way of the link, and its own name would be nobody's."""
+    use(world)
     world.put("media", "2026/a.jpg")
     refer(world, "current/a.jpg" if leads_to == "2026" else "current")
     link = world.home / "media" / "current"
@@ -268,21 +279,22 @@ def test_a_link_within_the_store_refuses_the_run(world: World, leads_to: str) ->
     assert "has links within itself, such as current" in report.message
     link.unlink()
     link.symlink_to("nowhere")
+    sql(world.engine, "DELETE FROM detections WHERE file_path <> 'used.jpg'")
     assert world.clean("media", run_id="run-2").deleted == {"media": 1}
 
 
 @pytest.mark.parametrize("name", ["new\nline.jpg", "tab\t.jpg", 'quote".jpg', "back\\slash.jpg", "é" * 125 + ".jpg"])
 def test_names_of_every_kind_go_and_come_back(world: World, name: str) -> None:
-    refer(world, "used.jpg")
+    use(world)
     world.put("media", name)
     assert world.clean("media").deleted == {"media": 1}
-    assert world.files("media") == []
+    assert world.files("media") == ["used.jpg"]
     assert world.undo().restored == {"media": 1}
-    assert world.files("media") == [name]
+    assert world.files("media") == sorted([name, "used.jpg"])
 
 
 def test_progress_is_told_at_each_tenth(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    refer(world, "used.jpg")
+    use(world)
     for number in range(20):
         world.put("media", f"{number}.jpg")
     with caplog.at_level(logging.INFO, "housekeeping_pipelines.orphans.cleanup"):
@@ -294,7 +306,7 @@ def test_progress_is_told_at_each_tenth(world: World, caplog: pytest.LogCaptureF
 def test_objects_that_nothing_names_are_gone_for_good_without_a_trash(remote: World, far: StorageServer) -> None:
     far.put(["gone/Dir/a b.pdf", "gone/dir/A b.pdf", "Gone/x.pdf"], bucket="documents")
     assert remote.clean("bucket").skipped["young"] == 3
-    report = remote.clean("bucket", older_than=timedelta(0))
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True)
     assert (report.deleted, report.for_good) == ({"bucket": 3}, {"bucket": 3})
     assert far.names("documents") == ["live/a.pdf"]
 
@@ -347,14 +359,14 @@ def test_what_somebody_else_deletes_half_way_is_no_failure(remote: World, far: S
         far.changed()
 
     remote.observer = at_plan(delete_half)
-    report = remote.clean("bucket", older_than=timedelta(0))
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True)
     assert (report.status, report.deleted) == ("succeeded", {"bucket": 5})
 
 
 def test_one_that_storage_cannot_delete_is_named_and_the_rest_goes(remote: World, far: StorageServer) -> None:
     far.put([f"gone/{number}.pdf" for number in range(6)], bucket="documents")
     far.put(["gone/3.pdf"], bucket="documents", undeletable=True)
-    report = remote.clean("bucket", older_than=timedelta(0))
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True)
     assert report.status == "partial"
     assert report.failed_deletions == ("gone/3.pdf",)
     assert far.names("documents") == ["gone/3.pdf", "live/a.pdf"]
@@ -363,7 +375,7 @@ def test_one_that_storage_cannot_delete_is_named_and_the_rest_goes(remote: World
 def test_storage_that_goes_down_on_the_way_leaves_the_rest_to_the_next_run(remote: World, far: StorageServer) -> None:
     far.put([f"gone/{number}.pdf" for number in range(10)], bucket="documents")
     remote.observer = at_plan(far.stop)
-    report = remote.clean("bucket", older_than=timedelta(0))
+    report = remote.clean("bucket", older_than=timedelta(0), allow_large_deletion=True)
     far.start()
     assert (report.status, report.deleted, report.error_type) == ("failed", {}, "Unavailable")
     sql(remote.engine, "DELETE FROM housekeeping.circuit_breakers")

@@ -193,7 +193,7 @@ def test_a_failed_or_an_empty_reference_deletes_nothing(world: World) -> None:
     world.put("gone")
     refused = world.clean()
     assert (refused.status, refused.deleted) == ("refused", {})
-    assert "documents is empty" in refused.message
+    assert "documents.doc_id has no values" in refused.message
     assert world.clean(run_id="run-2", dry_run=True).status == "refused"
     world.rows("used")
     sql(world.engine, "ALTER TABLE documents RENAME doc_id TO other")

@@ -89,15 +89,17 @@ def test_naming_a_session_replaces_its_age_and_nothing_else(world: World) -> Non
 
 
 def test_outputs_that_are_kept_are_no_orphans(world: World) -> None:
-    world.session("old", "old/in.pdf", "pdf_file_path=old/out.pdf")
-    for name in ("old/in.pdf", "old/out.pdf"):
+    prefix = "https://abc.supabase.co/storage/v1/object/public/documents/"
+    world.session("old", "old/in.pdf", "pdf_file_path=old/out.pdf", f"excel_file_path={prefix}old/my%20out.xlsx")
+    for name in ("old/in.pdf", "old/out.pdf", "old/my out.xlsx", "old/other.xlsx"):
         world.put("bucket", name)
     world.end_sessions(include_outputs=False)
-    assert world.files("bucket") == ["old/out.pdf"]
+    assert world.files("bucket") == ["old/my out.xlsx", "old/other.xlsx", "old/out.pdf"]
     world.session("live", "live/a.pdf", idle=timedelta(0))
+    world.put("bucket", "live/a.pdf")
     report = world.clean("bucket", run_id="run-2")
-    assert (report.deleted, report.skipped["in_use"]) == ({}, 1)
-    assert world.files("bucket") == ["old/out.pdf"]
+    assert report.deleted == {"bucket": 1}
+    assert world.files("bucket") == ["live/a.pdf", "old/my out.xlsx", "old/out.pdf"]
 
 
 def test_without_storage_cleanup_neither_files_nor_the_rows_that_own_them_go(world: World) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from housekeeping_pipelines.application import tables
+from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.limits import Limits
+from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.execution.runner import TaskRunner
 from housekeeping_pipelines.maintenance import outbox, trash
 from housekeeping_pipelines.orphans.cleanup import clean_store
 from housekeeping_pipelines.orphans.search import Search
+from housekeeping_pipelines.retention import policies
 from housekeeping_pipelines.sessions.cleanup import cleanup_files
 from housekeeping_pipelines.sessions.policies import Expiry
 from housekeeping_pipelines.settings import load_settings
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.execution.progress import Observer
     from housekeeping_pipelines.execution.report import Report
+    from housekeeping_pipelines.postgres.catalog import Catalog
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -91,6 +96,26 @@ class World:
             dry_run=dry_run,
         )
 
+    def delete_by_rule(self, run_id: str = "run-1") -> Any:
+        """Delete rows by the first retention rule of `housekeeping.yaml`, with no guard of the share."""
+        config = self.stores.config
+        rule = config.retention[0]
+
+        def policy(catalog: Catalog, now: datetime) -> RowPolicy:
+            return policies.declared_rule(Platform(catalog, config), now, rule=rule)
+
+        limits = Limits(allow_large_deletion=True)
+        return self.runner.run(rule.task, run_id, lambda run: delete_rows(run, policy, limits))
+
+    def purge(self) -> Any:
+        """Remove everything in the trash permanently."""
+        stores, later = self.stores, replace(self.runner, clock=lambda: self.now + 365 * DAY)
+        return later.run(
+            "purge_trash",
+            "purge",
+            lambda run: trash.purge_trash(run, store_of=stores.__getitem__, retention_days=0, run_id=None),
+        )
+
     def end_sessions(
         self,
         *,
@@ -117,7 +142,7 @@ class World:
 
     def undo(self, run_id: str = "run-1") -> Any:
         stores = self.stores
-        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, stores.__getitem__))
+        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, stores))
 
     def drain(self) -> Report:
         stores = self.stores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.deletion.file_outbox import BATCH_FILES
 from housekeeping_pipelines.deletion.files import FILES_LOCK
@@ -15,7 +16,7 @@ from housekeeping_pipelines.postgres.locks import exclusive_lock, try_lock
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from datetime import datetime
 
     from housekeeping_pipelines.deletion.store import Store
@@ -49,6 +50,25 @@ def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, res
                     result.conflict(f"{row.store}/{row.name}", reason)
             connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(back)))
             connection.commit()
+
+
+def restore_named(connection: sa.Connection, store: Store, names: Collection[str]) -> int:
+    """Move files back that are in the trash under one of these names, whichever run deleted them; commits.
+
+    Returns:
+        how many were moved back; a name that is taken again, or a file that is lost, does not count.
+    """
+    wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
+    statement = sa.select(trashed_files).where(
+        trashed_files.c.store == store.name, trashed_files.c.name == sa.any_(wanted)
+    )
+    with exclusive_lock(connection, FILES_LOCK):
+        found = connection.execute(statement.order_by(trashed_files.c.id.desc())).all()
+        connection.commit()
+        back = [row.id for row in found if _move_back(lambda _: store, row.store, row.trash_name, row.name) is None]
+        connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(back)))
+        connection.commit()
+    return len(back)
 
 
 def _cancel(connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult) -> None:

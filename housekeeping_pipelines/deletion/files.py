@@ -110,10 +110,10 @@ class FileRemoval:
         self._by_name = {entry.name: entry for entry in self.entries}
 
     def _in_use(self, names: Sequence[str]) -> set[str]:
-        # The rows that owned these objects are in the trash themselves.
-        runs = {entry.run_id for entry in self.entries if not entry.is_orphan}
+        # A task that deletes rows with their objects leaves both to the trash, where neither keeps the other.
+        owners = {entry.task for entry in self.entries if not entry.is_orphan}
         with self.connection.begin():
-            found = self.store.uses.in_use(self.connection, names, except_runs=runs)
+            found = self.store.uses.in_use(self.connection, names, except_tasks=owners)
         return found.decide(self.store.stored)
 
     def _choose(self) -> dict[str, StoredObject]:

@@ -29,7 +29,7 @@ MAX_OWNER_DISTANCE = 4
 
 HoldType = Literal["row", "user", "session"]
 
-# A hold on one name in a store: `file` for a local folder, `object` for the bucket.
+# A hold on names in a store: `file` for a local folder, `object` for the bucket.
 NameHoldType = Literal["file", "object"]
 
 
@@ -75,14 +75,14 @@ def add_name_hold(
     *,
     type: NameHoldType,  # noqa: A002 - the column's name
     store: str,
-    name: str,
+    names: Sequence[str],
     subject: str,
     until: datetime,
     reason: str,
     now: datetime,
 ) -> Hold:
-    """Record a hold on one name in a store; waits for the batches in progress."""
-    source = {"type": type, "source_schema": None, "source_table": store, "key": [name]}
+    """Record a hold on names in a store; waits for the batches in progress. A name that ends with / is a folder."""
+    source = {"type": type, "source_schema": None, "source_table": store, "key": list(names)}
     return _add(connection, source, subject=subject, until=until, reason=reason, now=now)
 
 
@@ -114,7 +114,7 @@ class ActiveHolds:
         rows: held keys by schema and table, users and sessions included.
         users: the keys of held users, which also hold what belongs to them.
         sessions: the keys of held sessions, which also hold the objects under them.
-        stored: held names, each with its store.
+        stored: held names, each with its store; the name of a folder ends with a slash, and holds all that is in it.
     """
 
     rows: dict[tuple[str, str], list[Key]] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class ActiveHolds:
         statement = sa.select(holds.c.type, holds.c.source_schema, holds.c.source_table, holds.c.key)
         for row in connection.execute(statement.where(holds.c.until > now)):
             if row.source_schema is None:
-                stored.add((row.source_table, row.key[0]))
+                stored.update((row.source_table, name) for name in row.key)
                 continue
             rows.setdefault((row.source_schema, row.source_table), []).append(tuple(row.key))
             if row.type == "user":
@@ -144,11 +144,13 @@ class ActiveHolds:
         return bool(self.rows)
 
     def names(self, store: str, names: Iterable[str]) -> set[str]:
-        """Those of a store's names that are held, themselves or under a held session."""
+        """Those of a store's names that are held, themselves, in a held folder, or under a held session."""
+        held = {name for of_store, name in self.stored if of_store == store}
+        folders = tuple(name for name in held if name.endswith("/"))
         return {
             name
             for name in names
-            if (store, name) in self.stored or (self.sessions and name.partition("/")[0] in self.sessions)
+            if name in held or name.startswith(folders) or (self.sessions and name.partition("/")[0] in self.sessions)
         }
 
     def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:

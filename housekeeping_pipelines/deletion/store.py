@@ -46,11 +46,11 @@ class InUse:
 class Uses(Protocol):
     """Knows which names of a store something refers to."""
 
-    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_runs: Collection[str] = ()) -> InUse:
+    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_tasks: Collection[str] = ()) -> InUse:
         """What something refers to now, of the names.
 
         Args:
-            except_runs: rows in the trash do not count if one of these runs deleted them.
+            except_tasks: rows in the trash do not count if one of these tasks deleted them.
 
         Raises:
             HousekeepingError, sqlalchemy.exc.DBAPIError: the references are unknown; nothing may be removed.

@@ -41,7 +41,7 @@ def undo(
     body = partial(
         trash.undo,
         run_id=config.run_id,
-        store_of=stores.__getitem__,
+        stores=stores,
         for_good=lambda undone: [report.for_good for report in read_reports(context.instance, undone).values()],
     )
     run_task(context, database, body)

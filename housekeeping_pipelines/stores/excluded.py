@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # In the patterns of .gitignore; a folder stands for all that is in it.
 FOREIGN = (
     # Recycle bins and snapshots of NAS systems and of operating systems.
-    "#recycle/", "@Recycle/", "@Recently-Snapshot/", "$RECYCLE.BIN/", "RECYCLER/", "System Volume Information/",
-    "#snapshot/", "~snapshot/", "lost+found/",
+    r"\#recycle/", "@Recycle/", "@Recently-Snapshot/", "$RECYCLE.BIN/", "RECYCLER/", "System Volume Information/",
+    r"\#snapshot/", "~snapshot/", "lost+found/",
     # Indexes and thumbnails that a NAS or an operating system keeps beside files.
     "@eaDir/", "@tmp/", "@Transcode/", "Thumbs.db", "ehthumbs.db", "desktop.ini",
     # Files that are being written, copied or downloaded.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from housekeeping_pipelines.application.config import STORES
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion.mirrors import BATCH_COLUMN, MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.deletion.store import InUse
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.stores.references import Transform
 
 
-UPLOADS, MEDIA, BUCKET = "uploads", "media", "bucket"
+UPLOADS, MEDIA, BUCKET = STORES
 
 # The columns of processed_documents that name objects: the upload, and the outputs derived from it.
 SOURCE_COLUMN = "source_file_path"
@@ -66,11 +67,11 @@ class PlatformUses:
         own_names = [self.bucket] if self.bucket else []
         return naming(Root(self.folder, own_names, self.config.roots.get(self.store, ())))
 
-    def sources(self, connection: sa.Connection, *, except_runs: Collection[str] = ()) -> list[ReferenceSource]:
+    def sources(self, connection: sa.Connection, *, except_tasks: Collection[str] = ()) -> list[ReferenceSource]:
         """The columns whose values name objects of the store: of the platform, of rows in the trash, of kept outputs.
 
         Args:
-            except_runs: rows in the trash are left out if one of these runs deleted them.
+            except_tasks: rows in the trash are left out if one of these tasks deleted them.
 
         Raises:
             ConfigurationError: the platform lacks one of the tables or columns, and the mapping does not declare that;
@@ -80,13 +81,17 @@ class PlatformUses:
         kept = sa.select(kept_files.c.name).where(kept_files.c.store == self.store).subquery()
         return [
             *(source for _, source in columns),
-            *self._in_trash(connection, columns, except_runs),
+            *self._in_trash(connection, columns, trash_batches.c.task.not_in(except_tasks) if except_tasks else None),
             ReferenceSource(kept, "name", "kept outputs", self.naming, guarded=False),
         ]
 
     def columns(self, connection: sa.Connection) -> list[ReferenceSource]:
         """The columns of the platform's own tables alone; raises what `sources` does."""
         return [source for _, source in self._columns(connection)]
+
+    def in_trash_of(self, connection: sa.Connection, run_id: str) -> list[ReferenceSource]:
+        """The columns of the rows that a run deleted and that are in the trash; raises what `sources` does."""
+        return list(self._in_trash(connection, self._columns(connection), trash_batches.c.run_id == run_id))
 
     def _columns(self, connection: sa.Connection) -> Iterator[tuple[Table, ReferenceSource]]:
         platform = Platform(Catalog(connection), self.config)
@@ -120,9 +125,9 @@ class PlatformUses:
         self,
         connection: sa.Connection,
         columns: Iterable[tuple[Table, ReferenceSource]],
-        except_runs: Collection[str],
+        which: sa.ColumnElement[bool] | None,
     ) -> Iterator[ReferenceSource]:
-        """The same columns of rows in the trash, which an undo brings back."""
+        """The same columns of rows in the trash, which an undo brings back; `which` is a condition on their batches."""
         mirrors = find_mirrors(connection)
         for table, source in columns:
             for mirror in mirrors:
@@ -131,14 +136,11 @@ class PlatformUses:
                     continue
                 rows = mirror.selectable
                 selected = sa.select(rows.c[source.column])
-                if except_runs:
-                    runs = sa.bindparam("except_runs", list(except_runs), ARRAY(sa.Text), unique=True)
-                    selected = selected.join(trash_batches, trash_batches.c.id == rows.c[BATCH_COLUMN]).where(
-                        trash_batches.c.run_id != sa.all_(runs)
-                    )
+                if which is not None:
+                    selected = selected.join(trash_batches, trash_batches.c.id == rows.c[BATCH_COLUMN]).where(which)
                 yield source.elsewhere(selected.subquery(), f"{source.label} in the trash")
 
-    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_runs: Collection[str] = ()) -> InUse:
+    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_tasks: Collection[str] = ()) -> InUse:
         """What a row refers to now, of the names, or what was kept when its row was deleted.
 
         Raises:
@@ -148,7 +150,7 @@ class PlatformUses:
             return InUse()
         # A mirror of the trash must not be dropped meanwhile.
         connection.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
-        return in_use(connection, self.sources(connection, except_runs=except_runs), names)
+        return in_use(connection, self.sources(connection, except_tasks=except_tasks), names)
 
     def meant(self, values: Collection[str], stored: Callable[[Collection[str]], set[str]]) -> dict[str, set[str]]:
         """The names in the store that each value of a row means."""

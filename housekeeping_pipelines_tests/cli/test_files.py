@@ -170,10 +170,11 @@ def test_a_dry_run_says_what_it_would_free_and_what_is_missing(world: World, ins
         ["·", "largest", "7", "B", "media/lost.jpg"],
     ]
     assert "· 1 name in rows has no file" in lines
-    limited = installation.json("orphan-cleanup", "--max-gb", "0.000001", "--min-age-hours", "720", "--apply")
+    world.put("media", "also.jpg", age=39 * DAY)
+    limited = installation.json("orphan-cleanup", "--max-gb", "0.00000001", "--min-age-hours", "720", "--apply")
     assert (limited["deleted_files"], limited["skipped_size_limit"], limited["stopped_reason"]) == (
         1,
-        1,
+        2,
         "max_gigabytes",
     )
 
@@ -271,6 +272,8 @@ def test_the_self_test_fails_line_by_line_where_files_stay(
         (["hold", "add", "file:media", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
         (["hold", "add", "object:/", "--until", "2099-01-01", "--reason", "r"], 2, "not a valid subject of a hold"),
         (["hold", "add", "file:elsewhere/x", "--until", "2099-01-01", "--reason", "r"], 2, "not a file in uploads"),
+        (["hold", "add", "file:media/nosuch.jpg", "--until", "2099-01-01", "--reason", "r"], 2, "there is no file or"),
+        (["hold", "add", "object:no/such.pdf", "--until", "2099-01-01", "--reason", "r"], 2, "there is no file or"),
         (["hold", "add", "thing:x", "--until", "2099-01-01", "--reason", "r"], 2, "not a valid subject of a hold"),
     ],
 )

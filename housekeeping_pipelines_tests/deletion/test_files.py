@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Table:
     """Names are in use that a table of one column has."""
 
-    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_runs: Collection[str] = ()) -> InUse:
+    def in_use(self, connection: sa.Connection, names: Sequence[str], *, except_tasks: Collection[str] = ()) -> InUse:
         statement = sa.text("SELECT name FROM used WHERE name = ANY (:names)")
         return InUse(set(connection.scalars(statement, {"names": list(names)})))
 
@@ -192,7 +192,7 @@ def test_a_hold_keeps_a_file_until_it_is_over(world: World) -> None:
     world.queue_of_row("one.txt")
     with world.connection.begin():
         add_name_hold(
-            world.connection, type="file", store="uploads", name="one.txt", subject="file:uploads/one.txt",
+            world.connection, type="file", store="uploads", names=["one.txt"], subject="file:uploads/one.txt",
             until=NOW + timedelta(hours=30), reason="case", now=NOW,
         )  # fmt: skip
     assert world.drain().held == 1

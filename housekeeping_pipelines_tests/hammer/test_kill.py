@@ -25,6 +25,7 @@ TABLES = ("conversations", "chat_messages", "attachments")
 _WORK = """
 import sys
 from datetime import timedelta
+from pathlib import Path
 import sqlalchemy as sa
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.application.platform import Platform
@@ -34,6 +35,8 @@ from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.maintenance import trash
 from housekeeping_pipelines.execution.database import make_engine
 from housekeeping_pipelines.retention import policies
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.stores import Stores
 
 what, url = sys.argv[1:]
 runner = TaskRunner(make_engine(sa.make_url(url)))
@@ -46,8 +49,8 @@ if what == "delete":
     limits = Limits(batch_size=40, allow_large_deletion=True)
     report = runner.run("delete_old_conversations", "run", lambda run: delete_rows(run, policy, limits))
 else:
-    no_stores = {}.__getitem__
-    report = runner.run("undo", "undo", lambda run: trash.undo(run, "run", no_stores))
+    stores = Stores(load_settings(Path("/nowhere"), {}))
+    report = runner.run("undo", "undo", lambda run: trash.undo(run, "run", stores))
 print(report.status, flush=True)
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,12 @@ import pytest
 
 from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
 from housekeeping_pipelines.deletion.pause import pause
+from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.orphans.definitions import MEDIA_EXTENSIONS
 from housekeeping_pipelines.postgres.catalog import Catalog
+from housekeeping_pipelines.resources.object_storage import StorageRefused
+from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+from housekeeping_pipelines.stores.subjects import held_names
 from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
 from housekeeping_pipelines_tests.storage_server import Fault, StorageServer
@@ -198,7 +203,7 @@ def test_a_held_file_stays_also_if_it_is_held_only_now(world: World, late: bool)
     def hold() -> None:
         with world.engine.begin() as connection:
             add_name_hold(
-                connection, type="file", store="media", name="held.jpg", subject="file:media/held.jpg",
+                connection, type="file", store="media", names=["held.jpg"], subject="file:media/held.jpg",
                 until=NOW + DAY, reason="case", now=NOW,
             )  # fmt: skip
 
@@ -209,6 +214,31 @@ def test_a_held_file_stays_also_if_it_is_held_only_now(world: World, late: bool)
     report = world.clean("media")
     assert (report.deleted, report.skipped["held"]) == ({"media": 1}, 1)
     assert world.files("media") == ["held.jpg", "used.jpg"]
+
+
+def test_a_held_folder_holds_what_is_in_it(world: World) -> None:
+    use(world)
+    for name in ("case 7/a.jpg", "case 7/deep/b.jpg", "case 77/c.jpg", "case 7.jpg"):
+        world.put("media", name)
+    names = held_names(world.stores["media"], "case%207")
+    assert names == ["case 7/"]
+    with world.engine.begin() as connection:
+        add_name_hold(
+            connection, type="file", store="media", names=names, subject="file:media/case%207", until=NOW + DAY,
+            reason="case", now=NOW,
+        )  # fmt: skip
+    report = world.clean("media")
+    assert (report.deleted, report.skipped["held"]) == ({"media": 2}, 2)
+    assert world.files("media") == ["case 7/a.jpg", "case 7/deep/b.jpg", "used.jpg"]
+
+
+def test_a_hold_names_a_file_in_any_form_and_nothing_that_is_not_there(world: World) -> None:
+    world.put("media", "case/a b.jpg")
+    store = world.stores["media"]
+    assert held_names(store, "case/a%20b.jpg") == ["case/a b.jpg"]
+    assert held_names(store, str(world.home / "media/case/a b.jpg")) == ["case/a b.jpg"]
+    with pytest.raises(ConfigurationError, match=r"there is no file or folder 'case/c.jpg' in"):
+        held_names(store, "case/c.jpg")
 
 
 def test_a_held_session_covers_its_folder_in_the_bucket(world: World) -> None:
@@ -249,6 +279,188 @@ def test_a_base_path_limits_the_run(world: World) -> None:
     assert world.files("media") == ["inside2/b.jpg", "used.jpg"]
     absolute = str(world.home / "media" / "inside2")
     assert world.clean("media", run_id="run-2", base_path=absolute).deleted == {"media": 1}
+
+
+REFERENCES = "references: {media: [{table: exports, column: paths}]}\n"
+
+
+def exports(world: World, paths: str, config: str = REFERENCES) -> None:
+    """A table of a platform that no task knows, declared to name files."""
+    sql(world.engine, "CREATE TABLE exports (paths jsonb)", f"INSERT INTO exports VALUES ('{paths}')")
+    (world.home / "housekeeping.yaml").write_text(config)
+
+
+def test_further_references_are_declared(world: World) -> None:
+    use(world)
+    exports(world, '[{"file": "exports/1.mp4"}, {"file": "exports/front%20door.mp4"}]')
+    for name in ("exports/1.mp4", "exports/front door.mp4", "exports/2.mp4"):
+        world.put("media", name)
+    assert world.clean("media").deleted == {"media": 1}
+    assert world.files("media") == ["exports/1.mp4", "exports/front door.mp4", "used.jpg"]
+
+
+def test_references_that_are_no_longer_declared_refuse_the_run_until_it_is_said_that_it_is_meant(world: World) -> None:
+    use(world)
+    exports(world, '["exports/1.mp4"]')
+    for name in ("exports/1.mp4", "lost.jpg"):
+        world.put("media", name)
+    assert world.clean("media").deleted == {"media": 1}
+    (world.home / "housekeeping.yaml").unlink()
+    refused = world.clean("media", run_id="run-2")
+    assert refused.status == "refused"
+    assert "exports.paths named files in" in refused.message
+    assert "is not one of the references any more" in refused.message
+    assert world.clean("media", run_id="run-3", allow_empty_reference=True).deleted == {"media": 1}
+    assert world.clean("media", run_id="run-4").status == "succeeded"
+
+
+def test_a_source_that_is_emptied_refuses_and_one_that_never_had_values_does_not(world: World) -> None:
+    use(world)
+    sql(world.engine, "UPDATE security_events SET clip_path = 'clip.mp4'")
+    world.put("media", "clip.mp4")
+    world.put("media", "lost.jpg")
+    assert world.clean("media").deleted == {"media": 1}
+    sql(world.engine, "UPDATE security_events SET clip_path = NULL")
+    refused = world.clean("media", run_id="run-2")
+    assert (refused.status, world.files("media")) == ("refused", ["clip.mp4", "used.jpg"])
+    assert "security_events.clip_path has no values; on" in refused.message
+
+
+def test_each_source_is_judged_by_itself(world: World) -> None:
+    use(world)
+    for number in range(30):
+        world.put("media", f"cam/{number}.jpg")
+        world.put("media", f"rec/{number}.mp4")
+    refer(world, *(f"cam/{number}.jpg" for number in range(30)))
+    sql(world.engine, "UPDATE security_events SET clip_path = '/elsewhere/of/another/name.mp4'")
+    refused = world.clean("media")
+    assert (refused.status, len(world.files("media"))) == ("refused", 61)
+    assert "not one of the 1 values of security_events.clip_path names anything" in refused.message
+    assert "such as '/elsewhere/of/another/name.mp4'" in refused.message
+
+
+def test_many_references_without_a_file_are_warned_of(world: World) -> None:
+    use(world)
+    world.put("media", "lost.jpg")
+    refer(world, *(f"gone/{number}.jpg" for number in range(12)))
+    report = world.clean("media")
+    assert (report.deleted, report.missing_count) == ({"media": 1}, 12)
+    assert report.warnings[0].startswith("12 of 13 values of detections.file_path name no file in")
+
+
+def test_files_of_rows_in_the_trash_stay_until_these_are_gone(world: World) -> None:
+    use(world)
+    config = "retention:\n  - {table: security_events, age_column: started_at, older_than_days: 60}\n"
+    (world.home / "housekeeping.yaml").write_text(config)
+    sql(
+        world.engine,
+        "INSERT INTO security_events (id, risk_level, risk_score, started_at, clip_path)"
+        f" VALUES (9, 'low', 1, '{NOW - 90 * DAY}', '/app/media/clip.mp4')",
+    )
+    world.put("media", "clip.mp4")
+    assert world.delete_by_rule().deleted == {"security_events": 1}
+    assert world.clean("media", run_id="run-2").deleted == {}
+    assert world.purge().status == "succeeded"
+    assert world.clean("media", run_id="run-3", allow_empty_reference=True).deleted == {"media": 1}
+
+
+def test_an_undo_of_rows_brings_their_files_back_from_other_runs_and_names_those_that_are_gone(world: World) -> None:
+    use(world)
+    config = "retention:\n  - {table: security_events, age_column: started_at, older_than_days: 60}\n"
+    (world.home / "housekeeping.yaml").write_text(config)
+    for number, clip in ((8, "media/clip%208.mp4"), (9, "gone.mp4")):
+        sql(
+            world.engine,
+            "INSERT INTO security_events (id, risk_level, risk_score, started_at, clip_path)"
+            f" VALUES ({number}, 'low', 1, '{NOW - 90 * DAY}', '{clip}')",
+        )
+    world.put("media", "clip 8.mp4")
+    # As an older version did it, for which rows in the trash were no references.
+    sql(world.engine, "ALTER TABLE security_events RENAME COLUMN clip_path TO clip")
+    (world.home / "housekeeping.yaml").write_text(config + "tables: {security_events: {columns: {clip_path: clip}}}\n")
+    assert world.delete_by_rule().deleted == {"security_events": 2}
+    trashed = world.home / "media/.housekeeping-trash/run-2/clip 8.mp4"
+    trashed.parent.mkdir(parents=True)
+    (world.home / "media/clip 8.mp4").rename(trashed)
+    sql(
+        world.engine,
+        "INSERT INTO housekeeping.trashed_files (run_id, task, store, name, trash_name, bytes, deleted_at) VALUES"
+        f" ('run-2', 'orphans', 'media', 'clip 8.mp4', '.housekeeping-trash/run-2/clip 8.mp4', 7, '{NOW}')",
+    )
+    report = world.undo()
+    assert (report.status, report.restored) == ("succeeded", {"security_events": 2, "media": 1})
+    assert world.files("media") == ["clip 8.mp4", "used.jpg"]
+    assert "1 files that restored rows name do not exist: media/gone.mp4" in report.warnings
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/.emptyFolderPlaceholder", "#recycle/a.jpg", "@eaDir/a.jpg/b.jpg", "a/.stversions/b",
+        ".Trash-1000/files/a.jpg", "$RECYCLE.BIN/S-1/a.jpg", "a.jpg.part", "b.crdownload", ".a.jpg.Xy12z3", "~$a.docx",
+        "a/Thumbs.db", ".git/objects/a", "lost+found/#123", ".nfs0001", "a/.housekeeping-trash/run-9/b.jpg",
+    ],
+)  # fmt: skip
+def test_files_of_other_programs_and_files_that_are_not_complete_are_left(world: World, name: str) -> None:
+    use(world)
+    world.put("media", name)
+    report = world.clean("media")
+    assert report.deleted == {}
+    assert world.files("media") == sorted([name, "used.jpg"])
+
+
+def test_a_user_excludes_folders_and_patterns(world: World) -> None:
+    use(world)
+    (world.home / "housekeeping.yaml").write_text('exclude:\n  media: ["/faces/", "*.npy", "!*.tmp"]\n')
+    for name in ("faces/ann/1.jpg", "a/faces/2.jpg", "a/3.npy", "b.tmp"):
+        world.put("media", name)
+    report = world.clean("media")
+    assert (report.deleted, report.skipped["unrecognised"]) == ({"media": 2}, 2)
+    assert world.files("media") == ["a/3.npy", "faces/ann/1.jpg", "used.jpg"]
+
+
+def test_a_file_that_exceeds_the_budget_alone_is_passed_over(world: World) -> None:
+    use(world)
+    world.put("media", "long.mp4", age=60 * DAY, content="x" * 100)
+    for number in range(3):
+        world.put("media", f"{number}.jpg", content="x" * 10)
+    report = world.clean("media", max_bytes=50)
+    assert (report.deleted, report.stopped_reason, report.skipped["budget"]) == ({"media": 3}, None, 1)
+    assert report.warnings[-1].startswith("media/long.mp4 (100 B) exceeds max_gigabytes (50 B) alone: passed over")
+    assert world.files("media") == ["long.mp4", "used.jpg"]
+
+
+def test_a_file_that_cannot_go_has_no_entry_for_each_run(world: World) -> None:
+    use(world)
+    world.put("media", "lost.jpg")
+
+    class Refusing(LocalFolder):
+        def move(self, source: str, target: str) -> None:
+            raise StorageRefused("no permission")
+
+    for number in range(3):
+        stores = world.stores
+        stores._opened["media"] = replace(stores["media"], storage=Refusing(world.home / "media"))
+        report = world.clean("media", run_id=f"run-{number}", stores=stores)
+        assert (report.status, report.failed_deletions) == ("partial", ("lost.jpg",))
+    assert column(world.engine, "SELECT name FROM housekeeping.file_outbox") == []
+
+
+def test_an_entry_that_an_earlier_run_left_is_used_again_and_belongs_to_the_later_run(world: World) -> None:
+    use(world)
+    path = world.put("media", "lost.jpg")
+    found = world.stores["media"].storage.stat("lost.jpg")
+    assert found is not None
+    sql(
+        world.engine,
+        "INSERT INTO housekeeping.file_outbox"
+        " (run_id, task, store, name, modified, queued_at, next_attempt_at, attempts, last_error)"
+        f" VALUES ('run-0', 'orphans', 'media', 'lost.jpg', '{found.modified}', '{NOW}', '{NOW + DAY}', 1, 'down')",
+    )
+    assert world.clean("media").deleted == {"media": 1}
+    assert column(world.engine, "SELECT name FROM housekeeping.file_outbox") == []
+    assert world.undo("run-1").restored == {"media": 1}
+    assert path.exists()
 
 
 def test_links_and_rows_lead_nowhere_outside(world: World) -> None:

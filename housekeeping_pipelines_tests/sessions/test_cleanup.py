@@ -131,7 +131,7 @@ def test_a_hold_keeps_a_session_or_one_of_its_objects(world: World, subject: str
             assert table is not None
             add_hold(connection, type="session", table=table, key=("old",), **given)
         else:
-            add_name_hold(connection, type="object", store="bucket", name="old/a.pdf", **given)
+            add_name_hold(connection, type="object", store="bucket", names=["old/a.pdf"], **given)
     world.end_sessions()
     if subject == "session":
         assert (sessions(world), world.files("bucket")) == (["old"], ["old/a.pdf", "old/b.pdf"])

@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from housekeeping_pipelines.maintenance import trash
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.resources.embedder.lexical import LexicalEmbedder
 from housekeeping_pipelines.resources.vector_store.pgvector import PgVectorStore
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.watched_documents import administration
 from housekeeping_pipelines.watched_documents.administration import WatchAdministration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Unchanged
@@ -27,7 +30,6 @@ from housekeeping_pipelines_tests.deletion.support import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
@@ -179,7 +181,8 @@ class World:
 
     def undo(self, run_id: str) -> Report:
         """Bring back what a run deleted; none of it is a file."""
-        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, _no_store))
+        stores = Stores(load_settings(Path("/nowhere"), {}))
+        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, stores))
 
     def purge(self) -> Report:
         """Empty the trash."""

@@ -16,13 +16,16 @@ from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from housekeeping_pipelines.deletion.holds import Hold
     from housekeeping_pipelines.postgres.catalog import Table
     from housekeeping_pipelines.settings import Settings
 
 SUBJECTS = (
     "row:TABLE/KEY (KEY,KEY for a key of two columns), user:KEY for a user and all that is theirs, session:KEY for an"
-    " upload session and its objects, file:uploads/NAME or file:media/NAME, object:NAME in the bucket"
+    " upload session and its objects, file:uploads/NAME or file:media/NAME, object:NAME in the bucket; a NAME"
+    " may be a folder"
 )
 
 app = typer.Typer(help="Exempt one subject from every policy until a date.", no_args_is_help=True)
@@ -43,11 +46,16 @@ def add(
     with session.platform_connection(settings) as connection:
         if named := _stored(settings, subject):
             type_, store, name = named
+            names = _names(settings, store, name)
             hold = add_name_hold(
-                connection, type=type_, store=store, name=name, subject=subject, until=moment, reason=reason,
-                now=utc_now(),
+                connection, type=type_, store=store, names=names or [name], subject=subject, until=moment,
+                reason=reason, now=utc_now(),
             )  # fmt: skip
-            _print_hold(hold, subject, json_=json_)
+            _print_hold(hold, subject, json_=json_, exists=bool(names) or None)
+            if not names:
+                output.echo(
+                    f"[yellow]![/] storage does not answer: whether {store} has {output.escape(name)} is unknown."
+                )
             return
         type_, table, key = _resolve(settings, connection, subject)
         hold = add_hold(
@@ -174,6 +182,17 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
         f"{name!r} is not a file in uploads or media",
         hint=f"accepted: file:uploads/NAME, file:media/NAME, or a path below {' or '.join(map(str, folders.values()))}",
     )
+
+
+def _names(settings: Settings, store: str, name: str) -> Sequence[str]:
+    from housekeeping_pipelines.stores.stores import Stores
+    from housekeeping_pipelines.stores.subjects import held_names
+
+    stores = Stores(settings)
+    try:
+        return held_names(stores[store], name)
+    finally:
+        stores.close()
 
 
 def _print_hold(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:

@@ -32,11 +32,16 @@ def snapshot(connection: sa.Connection) -> Iterator[None]:
     """One snapshot of all references; a read-only transaction may still write temporary tables."""
     with connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # The planner has no statistics of temporary tables: it would sort both sides, and compile with JIT.
-        connection.exec_driver_sql("SET LOCAL enable_mergejoin = off; SET LOCAL jit = off")
-        # Hash batches that fit the processor's cache are twice as fast as one hash table in memory.
-        connection.exec_driver_sql("SET LOCAL work_mem = '2MB'; SET LOCAL hash_mem_multiplier = 1")
+        plan_for_temporary_tables(connection)
         yield
+
+
+def plan_for_temporary_tables(connection: sa.Connection) -> None:
+    """Choose plans for tables of which the planner has no statistics, until the transaction ends."""
+    # It would sort both sides of a join, and compile with JIT.
+    connection.exec_driver_sql("SET LOCAL enable_mergejoin = off; SET LOCAL jit = off")
+    # Hash batches that fit the processor's cache are twice as fast as one hash table in memory.
+    connection.exec_driver_sql("SET LOCAL work_mem = '2MB'; SET LOCAL hash_mem_multiplier = 1")
 
 
 def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.orphans import cursors, listing
 from housekeeping_pipelines.orphans.candidates import ORPHANS, YOUNG
 from housekeeping_pipelines.orphans.listing import copied_text
-from housekeeping_pipelines.orphans.unmatched import LISTING, UNMATCHED
+from housekeeping_pipelines.orphans.unmatched import LISTING, UNMATCHED, plan_for_temporary_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,12 +76,14 @@ class Missing:
 def read_unmatched(connection: sa.Connection, sources: Sequence[ReferenceSource]) -> None:
     """Find the files that unmatched values mean, and strike them from all tables of unmatched files."""
     with connection.begin():
+        plan_for_temporary_tables(connection)
         _collect(connection)
         if not connection.scalar(sa.select(sa.exists().select_from(VALUES))):
             return
-        _match_suffixes(connection)
+        _read_suffixes(connection)
     _read_values(connection, sources)
     with connection.begin():
+        plan_for_temporary_tables(connection)
         if connection.scalar(sa.select(sa.exists().select_from(READINGS))):
             _match_readings(connection)
         named = sa.select(NAMED.c.name)
@@ -122,25 +124,19 @@ def _collect(connection: sa.Connection) -> None:
     )
 
 
-def _match_suffixes(connection: sa.Connection) -> None:
-    """Plain paths that may begin at another root: the longest suffix that the store has is meant."""
+def _read_suffixes(connection: sa.Connection) -> None:
+    """The suffixes of plain paths, which may begin at another root: the longest that the store has is meant."""
     parts = sa.func.string_to_array(VALUES.c.key, "/", type_=ARRAY(sa.Text))
     depth = sa.func.cardinality(parts)
     starts = sa.func.generate_series(2, depth).table_valued("start", name="starts").render_derived()
+    first_chain = sa.literal(_EXACT + 1, sa.Integer)
     suffix = sa.func.array_to_string(parts[starts.c.start : depth], "/")
     suffixes = (
-        sa.select(VALUES.c.number, starts.c.start, suffix.label("name"))
+        sa.select(VALUES.c.number, sa.literal(0, sa.Integer), first_chain, starts.c.start, suffix)
         .select_from(VALUES.join(starts, sa.true()))
         .where(sa.not_(VALUES.c.certain), VALUES.c.key.is_not(None))
-        .subquery()
     )
-    longest = (
-        sa.select(suffixes.c.number, LISTING.c.name)
-        .join(LISTING, LISTING.c.name == suffixes.c.name)
-        .ext(distinct_on(suffixes.c.number))
-        .order_by(suffixes.c.number, suffixes.c.start)
-    )
-    connection.execute(sa.insert(NAMED).from_select(["number", "name"], longest))
+    connection.execute(sa.insert(READINGS).from_select(list(READINGS.c.keys()), suffixes))
 
 
 def _read_values(connection: sa.Connection, sources: Sequence[ReferenceSource]) -> None:
@@ -162,13 +158,11 @@ def _lines(number: int, source: ReferenceSource, value: str) -> Iterator[str]:
 
 
 def _match_readings(connection: sa.Connection) -> None:
-    as_stored = sa.select(LISTING.c.name, LISTING.c.name.label("canonical"))
-    forms: sa.SelectBase = as_stored
-    if connection.scalar(sa.text("SHOW server_encoding")) == "UTF8":
+    forms: sa.SelectBase = sa.select(LISTING.c.name, LISTING.c.name.label("canonical"))
+    if connection.scalar(sa.select(sa.exists().where(_is_not_ascii(READINGS.c.name)))):
         composed = sa.func.normalize(LISTING.c.name)
-        not_ascii = sa.func.octet_length(LISTING.c.name) != sa.func.char_length(LISTING.c.name)
-        respelled = sa.select(LISTING.c.name, composed).where(not_ascii, composed != LISTING.c.name)
-        forms = sa.union_all(as_stored, respelled)
+        respelled = sa.select(LISTING.c.name, composed).where(_is_not_ascii(LISTING.c.name), composed != LISTING.c.name)
+        forms = sa.union_all(forms, respelled)
     in_store = forms.subquery()
     found = (
         sa.select(READINGS.c.number, READINGS.c.tier, READINGS.c.chain, READINGS.c.rank, in_store.c.name)
@@ -184,3 +178,8 @@ def _match_readings(connection: sa.Connection) -> None:
         sa.or_(ranked.c.chain == _EXACT, ranked.c.rank == ranked.c.first),
     )
     connection.execute(sa.insert(NAMED).from_select(["number", "name"], meant.distinct()))
+
+
+def _is_not_ascii(text: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    # In a database of one byte a character, which cannot normalise, this is false.
+    return sa.func.octet_length(text) != sa.func.char_length(text)

@@ -177,11 +177,13 @@ def _keys(index: int, source: ReferenceSource) -> sa.Select[Any]:
 def _below_root(value: Value, roots: Sequence[str]) -> tuple[Value, sa.ColumnElement[bool]]:
     """The part of a value below a root, and whether it begins with one; else the value without its leading slash."""
     posix = [f"{root}/" for root in roots if root.startswith("/")]
-    plain = sa.case((sa.func.starts_with(value, "/"), sa.func.substr(value, 2)), else_=value)
+    absolute, rest = sa.func.starts_with(value, "/"), sa.func.substr(value, 2)
     if not posix:
-        return plain, sa.literal(False)
+        return sa.case((absolute, rest), else_=value), sa.literal(False)
     below = [(sa.func.starts_with(value, root), sa.func.substr(value, len(root) + 1)) for root in posix]
-    return sa.case(*below, else_=plain), sa.or_(*(begins for begins, _ in below))
+    # Most values are relative: these need one look alone.
+    base = sa.case((sa.not_(absolute), value), *below, else_=rest)
+    return base, sa.and_(absolute, sa.or_(*(begins for begins, _ in below)))
 
 
 def _is_plain(base: Value, naming: Naming) -> sa.ColumnElement[bool]:

@@ -95,6 +95,9 @@ class HousekeepingConfig(_Section):
     tables: dict[str, TableMapping] = Field(default_factory=dict)
     retention: list[RetentionRule] = Field(default_factory=list)
     inactive_users: InactiveUsers = Field(default_factory=InactiveUsers)
+    allowed_deletions: list[Identifier] = Field(
+        default_factory=list, description="tables of which triggers may delete rows besides, which no undo restores"
+    )
     references: dict[str, list[FileReference]] = Field(default_factory=dict)
     exclude: dict[str, list[str]] = Field(
         default_factory=dict, description="files that are left alone, in the patterns of .gitignore"
@@ -137,6 +140,7 @@ class HousekeepingConfig(_Section):
         names = [name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())]
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
         names += [name for each in self.references.values() for one in each for name in (one.table, one.column)]
+        names += self.allowed_deletions
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
 
 

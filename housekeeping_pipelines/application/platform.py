@@ -112,6 +112,14 @@ class Platform:
             )
         return live
 
+    def also_deleted(self) -> tuple[Table, ...]:
+        """The tables of which triggers may delete further rows.
+
+        Raises:
+            ConfigurationError: the live database has no such table.
+        """
+        return tuple(self.any_table(name) for name in self.config.allowed_deletions)
+
     def undeclared_keys(self) -> tuple[ForeignKey, ...]:
         """The application's keys that the live database does not declare."""
         found: list[ForeignKey] = []
@@ -129,6 +137,9 @@ class Platform:
                 )
                 if not declared:
                     name = f"{child.live.name}.{column}"
+                    problem = None
+                    if not self.catalog.is_unique(parent.live, [target]):
+                        problem = f"{parent.live.label}.{target} is not unique, so a value of it is not one row's"
                     found.append(
                         ForeignKey(
                             name,
@@ -138,6 +149,7 @@ class Platform:
                             (target,),
                             "no action",
                             declared=False,
+                            problem=problem,
                         )
                     )
         return tuple(found)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.batch_errors import NeedsRecheck, Paused, RowError
 from housekeeping_pipelines.deletion.cleared_references import find_references_to_clear, record_cleared_references
 from housekeeping_pipelines.deletion.file_outbox import count_files_of_rows, queue_files_of_rows
+from housekeeping_pipelines.deletion.further_deletions import DeletionCounter
 from housekeeping_pipelines.deletion.guards import is_paused
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.locked_rows import LockedRow, LockedRows, lock_roots
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
     from housekeeping_pipelines.execution.run import Run
-    from housekeeping_pipelines.postgres.catalog import Table
+    from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
 # Below PostgreSQL's deadlock_timeout (1 s), so that we give way before the detector ends the other transaction.
 LOCK_TIMEOUT_MS = 500
@@ -85,6 +86,7 @@ class BatchResult:
         counts: rows by table, of those that have any.
         skipped: candidates that stay, by reason.
         files: entries of the outbox by store.
+        further: rows that triggers deleted besides, as they may, by table.
     """
 
     roots: list[LockedRow]
@@ -92,6 +94,7 @@ class BatchResult:
     counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    further: dict[str, int] = field(default_factory=dict)
 
 
 class Batch:
@@ -110,6 +113,7 @@ class Batch:
             RowError: a row cannot be deleted.
             NeedsRecheck: a root is to stay (only with `Recheck.AFTER`).
             Paused: all deleting runs were paused meanwhile.
+            Refused: more rows would be deleted than the plan names.
         """
         context = self._context
         root = context.plan.root
@@ -127,6 +131,7 @@ class Batch:
         self._rows.add_roots(roots, lambda keys: self._still_candidates(keys, holds))
         self._rows.lock_dependents()
         self._check_unfollowed_tables(roots, holds)
+        self._check_owners()
         self._check_holds_on_dependents(holds)
         if context.dry_run:
             counts = {table.label: self._count(table) for table in context.plan.tables}
@@ -139,7 +144,11 @@ class Batch:
                 task=context.run.task,
                 now=context.run.clock(),
             )
+            counter = DeletionCounter(context.connection, {table.oid for table in context.policy.also_deleted})
             counts = self._move_to_trash()
+            oids = {table.label: table.oid for table in context.plan.tables}
+            named = {oids[label]: count for label, count in counts.items()}
+            result.further = counter.further(named, context.plan.tables)
         result.counts = {label: count for label, count in counts.items() if count}
         return result
 
@@ -197,6 +206,31 @@ class Batch:
             if len(self._still_candidates(keys, holds)) < len(keys):
                 raise RowError("in_use", "a row has come to refer to it")
 
+    def _check_owners(self) -> None:
+        """Leave rows to the row that owns them: one that stays keeps what a key reaches from elsewhere.
+
+        Raises:
+            RowError: a row of the batch belongs to a row that stays.
+        """
+        for table in self._context.plan.tables[1:]:
+            owners = self._context.plan.owner_keys(table)
+            which = self._rows.condition(table)
+            if not owners or which is None:
+                continue
+            own = [condition for key in owners if (condition := self._rows.referring(key)) is not None]
+            others = [self._is_there(key) for key in owners]
+            strange = sa.and_(which, *(condition.is_not(True) for condition in own), sa.or_(*others))
+            statement = sa.select(sa.literal(True)).select_from(table.selectable).where(strange).limit(1)
+            if self._context.connection.scalar(statement):
+                raise RowError("in_use", f"a row of {table.label} that refers to it belongs to a row that stays")
+
+    def _is_there(self, key: ForeignKey) -> sa.ColumnElement[bool]:
+        """Whether the row exists to which a row of the key's child refers."""
+        members = self._context.plan.members
+        child, parent = members[key.child].selectable, members[key.parent].selectable.alias()
+        same = (child.c[own] == parent.c[target] for own, target in zip(key.columns, key.targets, strict=True))
+        return sa.select(sa.literal(1)).select_from(parent).where(*same).correlate(child).exists()
+
     def _check_holds_on_dependents(self, holds: ActiveHolds) -> None:
         """
         Raises:
@@ -244,11 +278,13 @@ class Batch:
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
         )
-        copied = [table for table in tables if context.trashed and context.plan.is_cleared_before_delete(table)]
-        for table in copied:
-            if (which := self._rows.condition(table)) is not None:
+        copied: dict[int, int] = {}
+        for table in tables if context.trashed else ():
+            which = self._rows.condition(table) if context.plan.is_changed_before_delete(table) else None
+            if which is not None:
                 statement = copy_to_mirror(context.mirrors[table.oid], table, number, which)
-                self._check_deleted(table, connection.execute(statement).rowcount)
+                copied[table.oid] = connection.execute(statement).rowcount
+                self._check_deleted(table, copied[table.oid])
         counts: dict[str, int] = {}
         contents: list[list[int]] = []
         for table in reversed(tables):
@@ -256,8 +292,10 @@ class Batch:
             if which is None:
                 continue
             cleared = find_references_to_clear(self._rows, table) if context.trashed else []
-            deleted = self._move(table, which, None if table in copied else number)
+            deleted = self._move(table, which, None if table.oid in copied else number)
             self._check_deleted(table, deleted)
+            if deleted != copied.get(table.oid, deleted):
+                raise RowError("failed", f"rows of {table.label} were changed while they were deleted")
             record_cleared_references(connection, context.plan, number, cleared)
             counts[table.label] = deleted
             if context.trashed and deleted:

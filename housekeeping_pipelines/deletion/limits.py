@@ -15,7 +15,8 @@ class Limits:
         max_files, max_bytes: what one run may remove from one store; None: no such budget.
         max_seconds: time after which no new batch begins; None: no such budget.
         max_fraction: share of the table that may be candidates, 0 < f <= 1.
-        guard_minimum: number of candidates below which the fraction is not applied.
+        guard_minimum: number of candidates below which the fraction is not applied; for a store of files, number of
+            files in it.
     """
 
     batch_size: int = 5000

@@ -85,6 +85,33 @@ class Plan:
             for key in self.cleared
         )
 
+    def is_changed_before_delete(self, table: Table) -> bool:
+        """Whether a table's rows must be copied before any row is deleted: keys or triggers may change them by then."""
+        return self.is_cleared_before_delete(table) or any(member.delete_triggers for member in self.tables)
+
+    def owner_keys(self, table: Table) -> tuple[ForeignKey, ...]:
+        """The keys from a table to those of its parents that are nearest to the root: they say whose its rows are.
+
+        Empty if there are no others, by which a row could be reached that belongs to another.
+        """
+        keys = [key for key in self.followed if key.child == table.oid]
+        nearest = min((self._distances[key.parent] for key in keys), default=0)
+        owners = tuple(key for key in keys if self._distances[key.parent] == nearest and key.parent != table.oid)
+        return owners if len(owners) < len(keys) else ()
+
+    @cached_property
+    def _distances(self) -> dict[int, int]:
+        """How many keys lead from each table to the root, at least."""
+        found = {self.root.oid: 0}
+        frontier = [self.root.oid]
+        while frontier:
+            parent = frontier.pop(0)
+            for key in self.followed:
+                if key.parent == parent and key.child not in found:
+                    found[key.child] = found[parent] + 1
+                    frontier.append(key.child)
+        return found
+
     def describe(self) -> str:
         """One line for the log."""
         below = [table.label for table in self.tables if table is not self.root]
@@ -103,7 +130,13 @@ class Plan:
             f"{self.members[key.parent].label} that is deleted costs a scan of it"
             for key in self.unindexed
         ]
-        return undeclared + slow
+        triggers = [
+            f"{', '.join(table.delete_triggers)} of {table.label} acts on the deletion of its rows: a run is refused if"
+            " it deletes rows of tables that are not under allowed_deletions"
+            for table in self.tables
+            if table.delete_triggers
+        ]
+        return undeclared + slow + triggers
 
 
 def make_plan(

@@ -62,6 +62,7 @@ class RowPolicy:
         undeclared: keys that the application has and the database does not declare.
         users: the users' table, so that a hold on a user covers what belongs to the user.
         files: the objects that are removed after their rows.
+        also_deleted: tables of which triggers may delete further rows, which cannot be restored.
         follows: whether the rows that refer by a key are deleted too; False where the policy implies that none do.
     """
 
@@ -72,6 +73,7 @@ class RowPolicy:
     eligible: sa.ColumnElement[bool] | None = None
     references: tuple[Table, ...] = ()
     undeclared: tuple[ForeignKey, ...] = ()
+    also_deleted: tuple[Table, ...] = ()
     follows: Callable[[ForeignKey], bool] | None = None
     users: Table | None = None
     files: tuple[FileColumn, ...] = ()

@@ -108,6 +108,7 @@ class RowDeletion:
         # What was committed so far, or would be deleted: rows by table, and entries of the outbox by store.
         self._rows: dict[str, int] = {}
         self._files: dict[str, int] = {}
+        self._further: dict[str, int] = {}
         self._batch_size = min(FIRST_BATCH, limits.batch_size)
         self._locked_in_a_row = 0
 
@@ -141,7 +142,11 @@ class RowDeletion:
             tally.would_delete = self._rows | self._files
         else:
             tally.deleted = self._rows
-            tally.for_good = {} if self.run.trashed else self._rows
+            tally.for_good = ({} if self.run.trashed else self._rows) | self._further
+            tally.warnings += [
+                f"triggers deleted {count:,} rows of {label} besides, which cannot be restored"
+                for label, count in self._further.items()
+            ]
         return tally.report(self.run, ending, kind=kind, table=self.policy.table.label)
 
     @property
@@ -314,6 +319,8 @@ class RowDeletion:
             tally.skipped[reason] += count
         for label, count in result.counts.items():
             self._rows[label] = self._rows.get(label, 0) + count
+        for label, count in result.further.items():
+            self._further[label] = self._further.get(label, 0) + count
         for store, count in result.files.items():
             self._files[store] = self._files.get(store, 0) + count
         # Names by the million cost time; they are only shown in a dry run, or when debugging.

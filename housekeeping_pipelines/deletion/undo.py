@@ -22,6 +22,7 @@ from housekeeping_pipelines.deletion.mirrors import (
     prefer_indexes,
     summarize_mirrors,
 )
+from housekeeping_pipelines.deletion.restored_rows import RestoredRows, delete_own_rows
 from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import ConfigurationError
@@ -134,6 +135,17 @@ def _reason(error: Exception) -> str:
     return database_errors.describe(error)
 
 
+def _changed(table: Table) -> str:
+    return (
+        f"it would be restored changed: the type of a column, a generated column or a trigger of {table.label} is not"
+        " what it was"
+    )
+
+
+def _changed_since(table: Table) -> str:
+    return f"rows are restored changed, by a trigger; what they were stays in the trash of {table.label}"
+
+
 def _at(source: sa.TableClause, ctids: list[str]) -> sa.ColumnElement[bool]:
     return source.c.ctid == sa.any_(sa.cast(ctids, PgType("tid[]")))
 
@@ -157,6 +169,8 @@ class _Batch:
         # Which rows of each mirror are restored, to be removed from it at the end.
         self.restored: dict[int, sa.ColumnElement[bool]] = {}
         self.postponed: list[tuple[Mirror, Table, list[str]]] = []
+        # Whether a trigger may have acted on the rows that were restored so far.
+        self.may_have_changed = False
 
     def restore(self) -> None:
         statement = sa.select(trash_batches.c.contents).where(trash_batches.c.id == self.number).with_for_update()
@@ -167,14 +181,17 @@ class _Batch:
         self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         prefer_indexes(self.connection)
         order = [(self.mirrors[mirror_id], count) for mirror_id, count in reversed(contents)]
-        left: list[list[int]] = []
+        stays: dict[int, int] = {}
         for position, (mirror, count) in enumerate(order):
             later = {(m.source_schema, m.source_table) for m, _ in order[position + 1 :]}
-            if stays := count - self._restore_table(mirror, count, later):
-                left.insert(0, [mirror.id, stays])
+            stays[mirror.id] = count - self._restore_table(mirror, count, later)
         for mirror, table, columns in self.postponed:
             self._set_postponed(mirror, table, columns)
         references_left = self._restore_references()
+        if self.may_have_changed:
+            for mirror, _ in order:
+                stays[mirror.id] += self._compare_again(mirror)
+        left = [[mirror.id, stays[mirror.id]] for mirror, _ in reversed(order) if stays[mirror.id]]
         for mirror, _ in order:
             if mirror.id in self.restored:
                 self.connection.execute(sa.delete(mirror.selectable).where(self._own(mirror), self.restored[mirror.id]))
@@ -195,6 +212,8 @@ class _Batch:
         try:
             with self.connection.begin_nested():
                 self._check_shape(mirror, table)
+                if self.may_have_changed:
+                    delete_own_rows(self.connection, table)
                 restored = self._insert(mirror, table, nulled, sa.true())
             self.restored[mirror.id] = sa.true()
         except SchemaMismatch as error:
@@ -209,6 +228,7 @@ class _Batch:
             restored = self._restore_in_parts(mirror, table, nulled)
         if nulled:
             self.postponed.append((mirror, table, nulled))
+        self.may_have_changed |= bool(table.insert_triggers)
         if restored:
             self.result.restored[table.label] = self.result.restored.get(table.label, 0) + restored
         return restored
@@ -244,7 +264,7 @@ class _Batch:
                 raise SchemaMismatch(f"the column {column.name} was added since; it is NOT NULL and has no default")
 
     def _insert(self, mirror: Mirror, table: Table, nulled: list[str], which: sa.ColumnElement[bool]) -> int:
-        """Insert rows of the mirror, and compare the result with them, column by column as text.
+        """Insert rows of the mirror, and compare the result with them; what triggers changed is set back.
 
         Raises:
             RestoreMismatch: a row differs.
@@ -266,6 +286,12 @@ class _Batch:
             for name in given
         ]
         values = _OverridingSelect(*taken).where(mine)
+        if "ctid" not in mirror.key and all(name in live for name in mirror.key):
+            insert = sa.insert(table.selectable).from_select(given, values)
+            restored = self.connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+            if not self._restored(mirror, table, mine, compared).set_all_back(self._referring(table)):
+                raise RestoreMismatch(_changed(table))
+            return int(restored)
         inserted = (
             sa.insert(table.selectable)
             .from_select(given, values)
@@ -280,11 +306,39 @@ class _Batch:
         )
         restored, changed = self.connection.execute(counts).one()
         if changed:
-            raise RestoreMismatch(
-                f"it would be restored changed: the type of a column, a generated column or a trigger of {table.label}"
-                " is not what it was"
-            )
+            raise RestoreMismatch(_changed(table))
         return int(restored)
+
+    def _restored(
+        self, mirror: Mirror, table: Table, which: sa.ColumnElement[bool], compared: list[str]
+    ) -> RestoredRows:
+        live, types = {column.name: column for column in table.columns}, self._types(mirror)
+        same_type = frozenset(name for name in live if types.get(name) == live[name].type_oid)
+        return RestoredRows(self.connection, mirror, table, which, compared, same_type)
+
+    def _referring(self, table: Table) -> set[str]:
+        """The columns of the table's foreign keys."""
+        return {name for key in self.catalog.foreign_keys if key.child == table.oid for name in key.columns}
+
+    def _compare_again(self, mirror: Mirror) -> int:
+        """Set back what triggers of other rows changed; returns how many rows still differ, which stay in the trash."""
+        table = self.catalog.find_exactly(mirror.source_schema, mirror.source_table)
+        which = self.restored.get(mirror.id)
+        if table is None or which is None or "ctid" in mirror.key:
+            return 0
+        live = {column.name for column in table.columns}
+        compared = [name for name, _ in mirror.columns if name in live]
+        rows = self._restored(mirror, table, sa.and_(self._own(mirror), which), compared)
+        try:
+            with self.connection.begin_nested():
+                rows.set_all_back(self._referring(table))
+        except sa.exc.DBAPIError as error:
+            logger.info("%s: not set back, because %s", table.label, _reason(error))
+        places = rows.different()
+        if places:
+            self.restored[mirror.id] = sa.and_(which, sa.not_(_at(mirror.selectable, places)))
+            self.result.conflict(table.label, _changed_since(table), len(places))
+        return len(places)
 
     def _types(self, mirror: Mirror) -> dict[str, int]:
         """The type oids of a mirror's columns; their names may belong to other types by now."""

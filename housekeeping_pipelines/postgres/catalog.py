@@ -30,15 +30,29 @@ _ON_DELETE: dict[str, OnDelete] = {
 }
 _KIND = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 
+# Triggers and rules are gathered once for all tables: asking for those of each would take the square of their number.
 _TABLES = sa.text(
     """
+    WITH triggers AS (
+        SELECT coalesce(pg_partition_root(t.tgrelid), t.tgrelid) AS relid,
+               bool_or(t.tgtype & 10 = 10) AS before_delete, -- BEFORE, DELETE
+               array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 8 = 8) AS on_delete,
+               array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 4 = 4) AS on_insert
+        FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' GROUP BY 1
+    ), rules AS (
+        SELECT r.ev_class AS relid, array_agg(r.rulename::text) AS names
+        FROM pg_rewrite r WHERE r.ev_type = '4' AND r.rulename <> '_RETURN' GROUP BY 1
+    ), parents AS (
+        SELECT DISTINCT i.inhparent AS relid FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
+        WHERE NOT child.relispartition
+    )
     SELECT c.oid, n.nspname, c.relname, c.relkind, pg_table_is_visible(c.oid) AS visible,
-           EXISTS (SELECT FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid
-                   WHERE i.inhparent = c.oid AND NOT child.relispartition) AS inherited,
-           EXISTS (SELECT FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgtype & 10 = 10 -- BEFORE, DELETE
-                   AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))))
-                   AS has_delete_trigger
+           parents.relid IS NOT NULL AS inherited, coalesce(triggers.before_delete, false) AS has_delete_trigger,
+           coalesce(triggers.on_delete, '{}') || coalesce(rules.names, '{}') AS delete_triggers,
+           coalesce(triggers.on_insert, '{}') AS insert_triggers
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN triggers ON triggers.relid = c.oid LEFT JOIN rules ON rules.relid = c.oid
+    LEFT JOIN parents ON parents.relid = c.oid
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
       AND n.nspname NOT IN ('pg_catalog', 'information_schema', :ours) AND n.nspname NOT LIKE 'pg\\_t%'
     ORDER BY n.nspname, c.relname
@@ -102,6 +116,18 @@ _INDEXED = sa.text(
 )
 
 
+_UNIQUE = sa.text(
+    """
+    SELECT EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = :oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND (SELECT array_agg(a.attname::text)
+               FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k(attnum)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) <@ CAST(:columns AS text[]))
+    """
+)
+
+
 class PgType(UserDefinedType[Any]):
     """A type by the name that `format_type` gives it, so that values can be cast to any type of any extension."""
 
@@ -138,6 +164,7 @@ class Table:
         key: the columns that identify a row: the primary key, or else a unique index over columns that are never null,
             or else `ctid`, which is stable only while the row is locked.
         has_delete_trigger: a trigger may block or alter the delete of a row.
+        delete_triggers, insert_triggers: triggers, and rules on DELETE, that may act on other rows.
     """
 
     oid: int
@@ -149,6 +176,8 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     has_delete_trigger: bool = False
+    delete_triggers: tuple[str, ...] = ()
+    insert_triggers: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -254,6 +283,8 @@ class Catalog:
                 columns=columns,
                 key=tuple(key) if key else ("ctid",),
                 has_delete_trigger=row.has_delete_trigger,
+                delete_triggers=tuple(row.delete_triggers),
+                insert_triggers=tuple(row.insert_triggers),
             )
         return self._tables[oid]
 
@@ -278,6 +309,10 @@ class Catalog:
     def is_indexed(self, key: ForeignKey) -> bool:
         """Whether the referring columns lead an index, in any order; without one, each parent row costs a scan."""
         return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
+
+    def is_unique(self, table: Table, columns: Sequence[str]) -> bool:
+        """Whether values of the columns identify at most one row."""
+        return bool(self.connection.scalar(_UNIQUE, {"oid": table.oid, "columns": list(columns)}))
 
 
 def _problem(row: Any) -> str | None:

@@ -147,7 +147,11 @@ def check_is_time(table: Table, column: str) -> None:
 
 def _surroundings(platform: Platform) -> dict[str, Any]:
     users = platform.find("users")
-    return {"undeclared": platform.undeclared_keys(), "users": users and users.live}
+    return {
+        "undeclared": platform.undeclared_keys(),
+        "users": users and users.live,
+        "also_deleted": platform.also_deleted(),
+    }
 
 
 def _alias(table: MappedTable) -> sa.TableValuedAlias | Any:

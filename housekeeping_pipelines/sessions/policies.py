@@ -67,6 +67,7 @@ def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPo
         eligible=sa.and_(*eligible),
         reason=reason,
         undeclared=platform.undeclared_keys(),
+        also_deleted=platform.also_deleted(),
         users=users.live if users else None,
         files=tuple(
             FileColumn(

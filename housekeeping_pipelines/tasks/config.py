@@ -48,7 +48,9 @@ class FileDeletionConfig(TaskConfig):
     max_gigabytes: float | None = Field(None, gt=0, description="Room that one run may free, in GB of 1024^3 bytes.")
     max_seconds: float | None = Field(None, gt=0, description="Seconds after which no new batch is started.")
     max_fraction: float = Field(0.5, gt=0, le=1, description="Share of the store beyond which a run is refused.")
-    guard_minimum: int = Field(100, ge=0, description="Candidates below which max_fraction is not applied.")
+    guard_minimum: int = Field(
+        10, ge=0, description="Files in the store below which max_fraction is not applied, unless removal is final."
+    )
     allow_large_deletion: bool = Field(False, description="Take more of the store than max_fraction.")
     allow_empty_reference: bool = Field(False, description="Run although nothing refers to any file.")
 

@@ -108,7 +108,7 @@ _ROWS = [
         "deletion/batch.py",
         "        self._check_unfollowed_tables(roots, holds)\n",
         "",
-        "deletion/test_plan.py",
+        "deletion/test_triggers.py -k comes_on_the_way",
     ),
     Mutant(
         "rows that others have locked",
@@ -174,11 +174,46 @@ _ROWS = [
         "retention/test_policies.py -k without_any_conversation",
     ),
     Mutant(
-        "files whose empty reference sources name none of them",
+        "files of a source whose values name none of them",
         "deletion/guards.py",
-        "    if not limits.allow_empty_reference and _is_empty(connection, found, found.c.key.is_not(None)):",
+        "        if source.values and not source.named:",
+        "        if False:",
+        "orphans/test_cleanup.py -k judged_by_itself",
+    ),
+    Mutant(
+        "files of a source that was emptied",
+        "deletion/guards.py",
+        "        if not source.values and source.named_before is not None:",
+        "        if False:",
+        "orphans/test_cleanup.py -k is_emptied",
+    ),
+    Mutant(
+        "files of a source that is no longer declared",
+        "deletion/guards.py",
+        "        if not source.declared:",
+        "        if False:",
+        "orphans/test_cleanup.py -k no_longer_declared",
+    ),
+    Mutant(
+        "files that no row names at all",
+        "deletion/guards.py",
+        "    if not any(source.named for source in sources):",
         "    if False:",
-        "orphans/test_finding.py -k lead_elsewhere",
+        "orphans/test_finding.py -k empty_reference_table",
+    ),
+    Mutant(
+        "rows that a trigger deletes besides",
+        "deletion/further_deletions.py",
+        "            if oid not in self._allowed:",
+        "            if False:",
+        "deletion/test_triggers.py",
+    ),
+    Mutant(
+        "rows that belong to a row that stays",
+        "deletion/batch.py",
+        "        self._check_owners()\n",
+        "",
+        "deletion/test_triggers.py",
     ),
     Mutant(
         "more than a share of a table",
@@ -207,8 +242,8 @@ _FILES = [
     Mutant(
         "files that are referenced by the time of their removal",
         "deletion/files.py",
-        "            wanted = self.store.uses.in_use(self.connection, names)\n",
-        "            wanted: set[str] = set()\n",
+        "        wanted = self._in_use(names)\n",
+        "        wanted: set[str] = set()\n",
         "deletion/test_files.py -k in_use_again",
     ),
     Mutant(
@@ -263,15 +298,15 @@ _FILES = [
     Mutant(
         "files that are in use in another way: kept outputs",
         "stores/uses.py",
-        "| self.still_referenced(connection, names)",
+        '            ReferenceSource(kept, "name", "kept outputs", self.naming, guarded=False),\n',
         "",
         "sessions/test_cleanup.py -k outputs_that_are_kept",
     ),
     Mutant(
         "files in the folder of a session that exists",
         "orphans/cleanup.py",
-        "| uses.referenced_by_sessions(connection, names)",
-        "",
+        "in_use = uses.referenced_by_sessions(connection, names)",
+        "in_use: set[str] = set()",
         "orphans/test_cleanup.py",
     ),
     Mutant(
@@ -279,7 +314,7 @@ _FILES = [
         "orphans/candidates.py",
         "                files = files.where(column <= budget)",
         "                pass",
-        "orphans/test_cleanup.py -k budgets",
+        "orphans/test_finding.py -k budgets",
     ),
     Mutant(
         "a folder with links within itself",

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from housekeeping_pipelines.env_file import read_env_file
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ def load_settings(directory: Path | None = None, environ: Mapping[str, str] | No
     """
     directory = (directory or Path.cwd()).absolute()
     exported = dict(os.environ if environ is None else environ)
-    dotenv = {key: value for key, value in dotenv_values(directory / ".env").items() if value is not None}
+    dotenv = read_env_file(directory / ".env")
     overrides = json.loads(exported.get(OVERRIDES_VARIABLE) or "{}")
     # A Dagster process has exported its .env already, so the same value may be in both.
     layers = (_Layer("command line", overrides), _Layer(".env", dotenv), _Layer("environment", exported))

@@ -111,3 +111,29 @@ def test_the_example_names_every_setting() -> None:
     text = (Path(__file__).parents[1] / ".env.example").read_text()
     missing = [name for name in Settings.model_fields if f"# {name.upper()}=" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("DATABASE_URL=postgresql://u@h/t\n".encode("utf-16"), ".env is not UTF-8"),
+        (b"TIME_ZONE=UTC\n# caf\xe9\n", ".env is not UTF-8"),
+        (b"TIME_ZONE=UTC\nDATABASE_URL: postgresql://u:secret@h/t\n", ".env, line 2 does not set a variable"),
+        (b"DATABASE_URL postgresql://u:secret@h/t\n", ".env, line 1 does not set a variable"),
+        (b'TIME_ZONE="UTC\n', ".env, line 1 does not set a variable"),
+    ],
+)
+def test_a_line_of_env_that_is_not_understood_is_an_error(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(tmp_path, {})
+    assert problem in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_env_takes_what_python_dotenv_takes(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(
+        b"\xef\xbb\xbfexport TIME_ZONE='Europe/Berlin'\r\n\r\n# a comment\r\nLOG_LEVEL=DEBUG # so\r\nDRY_RUN = true\r\n"
+    )
+    settings = load_settings(tmp_path, {})
+    assert (str(settings.time_zone), settings.log_level, settings.dry_run) == ("Europe/Berlin", "DEBUG", True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from housekeeping_pipelines.application import tables
+from housekeeping_pipelines.application import strict_yaml, tables
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic_core import ErrorDetails
 
     from housekeeping_pipelines.settings import Settings
 
@@ -32,7 +33,8 @@ TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,79}$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict: true is no number of days, and 1 is no yes.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TableMapping(_Section):
@@ -40,6 +42,9 @@ class TableMapping(_Section):
 
     name: Identifier | None = Field(None, description="table, or schema.table")
     columns: dict[str, Identifier | None] = Field(default_factory=dict)
+    null_conversation: Literal["orphan", "kept"] | None = Field(
+        None, description="of chat_messages: what a message is whose conversation_id is null"
+    )
 
 
 class RetentionRule(_Section):
@@ -111,6 +116,8 @@ class HousekeepingConfig(_Section):
         for table, mapping in self.tables.items():
             if table not in tables.metadata.tables:
                 raise ValueError(f"tables: {table!r} is not one of {', '.join(sorted(tables.metadata.tables))}")
+            if mapping.null_conversation is not None and table != "chat_messages":
+                raise ValueError(f"tables.{table}: null_conversation is of chat_messages alone")
             known = tables.metadata.tables[table].columns
             for column in mapping.columns:
                 if column not in known:
@@ -156,21 +163,31 @@ def read_config(path: Path) -> HousekeepingConfig:
         ConfigurationError: it is not valid YAML, or not of this form; the text names the place.
     """
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        document = strict_yaml.read(text, as_text=_is_compared)
     except FileNotFoundError:
         return HousekeepingConfig()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigurationError(f"{path.name} cannot be read: {text}", hint=f"check {path}") from None
-    if document is None:
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path.name} is not UTF-8", hint=f"save {path} as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path.name} cannot be read: {error.strerror}", hint=f"check {path}") from None
+    except strict_yaml.YamlError as error:
+        raise ConfigurationError(f"{path.name}, {error}", hint=f"check {path}") from None
+    if document.content is None:
         return HousekeepingConfig()
     try:
-        return HousekeepingConfig.model_validate(document)
+        return HousekeepingConfig.model_validate(document.content)
     except ValidationError as error:
-        problems = "; ".join(
-            ".".join(str(part) for part in e["loc"])
-            + (": " if e["loc"] else "")
-            + e["msg"].removeprefix("Value error, ")
-            for e in error.errors()
-        )
-        raise ConfigurationError(f"{path.name}: {problems}", hint=f"check {path}") from None
+        problems = "; ".join(_problem(document, found) for found in error.errors())
+        raise ConfigurationError(f"{path.name}, {problems}", hint=f"check {path}") from None
+
+
+def _is_compared(path: strict_yaml.Path) -> bool:
+    """Whether a scalar is a value that rows are compared with: PostgreSQL reads it as the column's type."""
+    return len(path) == 4 and path[0] == "retention" and path[2] == "where"
+
+
+def _problem(document: strict_yaml.Document, error: ErrorDetails) -> str:
+    where, message = error["loc"], error["msg"].removeprefix("Value error, ")
+    name = ".".join(str(part) for part in where)
+    return f"{document.place(where)}: {name}{': ' if name else ''}{message}"

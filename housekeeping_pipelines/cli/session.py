@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from dotenv import dotenv_values
 
 from housekeeping_pipelines import logs
+from housekeeping_pipelines.env_file import read_env_file
 from housekeeping_pipelines.resources.dagster_home import dagster_home
 from housekeeping_pipelines.settings import Settings, load_settings
 
@@ -41,8 +41,7 @@ def start() -> Settings:
 
 def use_dagster(settings: Settings) -> None:
     """Set this process's environment as Dagster's own commands do: `.env`, and a home for its state."""
-    for name, value in dotenv_values(settings.directory / ".env").items():
-        os.environ[name] = value or ""
+    os.environ.update(read_env_file(settings.directory / ".env"))
     named = os.environ.get("DAGSTER_HOME")
     # Our home may have been removed, with the rest of HOUSEKEEPING_HOME, since it was written to `.env`.
     if not named or Path(named) == settings.housekeeping_home / "dagster":

@@ -58,19 +58,35 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
 
 
 def orphaned_messages(platform: Platform, now: datetime) -> RowPolicy:
-    """Messages without a conversation: the reference is null, or the conversation does not exist."""
+    """Messages whose conversation does not exist, or is null where that means that it was lost."""
     table, parents = platform.table("chat_messages"), platform.table("conversations")
     parent = _alias(parents)
     there = sa.select(sa.literal(1)).where(parent.c[_name(parents, "id")] == table["conversation_id"])
+    lost = ~there.correlate(table.live.selectable).exists()
+    null_is_orphan = _null_is_orphan(platform)
     return RowPolicy(
         table=table.live,
         age_from=table["created_at"],
         old=table["created_at"] < now - ORPHAN_FLOOR,
-        eligible=~there.correlate(table.live.selectable).exists(),
+        eligible=lost if null_is_orphan else sa.and_(table["conversation_id"].is_not(None), lost),
         reason="its conversation does not exist",
         references=(parents.live,),
         **_surroundings(platform),
     )
+
+
+def _null_is_orphan(platform: Platform) -> bool:
+    """Whether a message whose conversation is null was lost by it.
+
+    So it is in the tables by the default names. Elsewhere a null may mean a conversation without a row: in doubt, it is
+    kept.
+    """
+    mapping = platform.config.tables.get("chat_messages")
+    if mapping is None:
+        return True
+    if mapping.null_conversation is not None:
+        return mapping.null_conversation == "orphan"
+    return mapping.name is None and "conversation_id" not in mapping.columns
 
 
 def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -> RowPolicy:
@@ -79,10 +95,8 @@ def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -
     Where the table has no verification column, `is_active = false` stands for never verified.
     """
     table = platform.table("users")
-    verified, last_login = table.get("email_verified_at"), table.get("last_login")
-    never_used: list[sa.ColumnElement[bool]] = [
-        table["is_active"].is_(False) if verified is None else verified.is_(None)
-    ]
+    last_login = table.get("last_login")
+    never_used: list[sa.ColumnElement[bool]] = [_never_verified(table)]
     if last_login is not None:
         never_used.append(last_login.is_(None))
     privileges = (table.get("is_staff"), table.get("is_superuser"))
@@ -102,6 +116,15 @@ def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -
         follows=lambda key: key not in owned,
         **surroundings,
     )
+
+
+def _never_verified(users: MappedTable) -> sa.ColumnElement[bool]:
+    verified = users.get("email_verified_at")
+    if verified is None:
+        return users["is_active"].is_(False)
+    # Some platforms have a flag in the place of the moment.
+    is_flag = users.live.type_of(_name(users, "email_verified_at")) == "boolean"
+    return verified.is_(False) if is_flag else verified.is_(None)
 
 
 def declared_rule(platform: Platform, now: datetime, *, rule: RetentionRule) -> RowPolicy:

@@ -172,6 +172,18 @@ def test_messages_of_no_conversation_go_after_an_hour(platform: sa.Engine, decla
     assert report.skipped["young"] == (2 if declared else 3)
 
 
+@pytest.mark.parametrize(("null", "left"), [(None, [1]), ("kept", [1]), ("orphan", [])])
+def test_a_null_in_a_mapped_table_may_mean_the_default_thread(
+    platform: sa.Engine, null: str | None, left: list[int]
+) -> None:
+    sql(platform, "ALTER TABLE chat_messages RENAME conversation_id TO thread_id")
+    conversation(platform, 1)
+    sql(platform, f"INSERT INTO chat_messages (id, role, content, created_at) VALUES (1, 'user', '', '{ago(days=9)}')")
+    config = {"tables": {"chat_messages": {"columns": {"conversation_id": "thread_id"}, "null_conversation": null}}}
+    assert run(platform, policies.orphaned_messages, config=config).status == "succeeded"
+    assert column(platform, "SELECT id FROM chat_messages") == left
+
+
 def test_without_any_conversation_every_message_would_be_an_orphan(platform: sa.Engine) -> None:
     add(platform, "chat_messages", role="user", content="", created_at=ago(days=9))
     report = run(platform, policies.orphaned_messages)

@@ -71,9 +71,16 @@ _ROWS = [
     Mutant(
         "messages that are referenced: their conversation exists",
         "retention/policies.py",
-        "eligible=~there.correlate(table.live.selectable).exists()",
-        "eligible=sa.true()",
+        "    lost = ~there.correlate(table.live.selectable).exists()\n",
+        "    lost = sa.true()\n",
         "retention/test_policies.py -k messages_of_no_conversation",
+    ),
+    Mutant(
+        "messages of a conversation that has no row",
+        "retention/policies.py",
+        "eligible=lost if null_is_orphan else",
+        "eligible=lost if True else",
+        "retention/test_policies.py -k default_thread",
     ),
     Mutant(
         "accounts that own something",

@@ -13,14 +13,14 @@ machine disturbs less.
 
 Last measured, with no option, on a shared virtual machine:
 
-    2026-11-25, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
+    2026-11-26, PostgreSQL 18.4, 2 cores: 50,000 of 101,000 conversations with 10 messages each,
     median of 3 rounds
                                 seconds        spread  / Django  / loop    CPU  memory  longest  writing
-    Django's QuerySet.delete()     2.51    2.43..2.58      1.00    1.71   2.42   68 MB   1.43 s   1.43 s
-    bare psycopg loop              1.46    1.35..1.52      0.58    1.00   1.34    1 MB   0.18 s   0.18 s
-    this engine, trash off         1.50    1.48..1.54      0.60    1.03   1.41    4 MB   0.22 s   0.22 s
+    Django's QuerySet.delete()     2.51    2.50..2.68      1.00    1.73   2.44   68 MB   1.45 s   1.45 s
+    bare psycopg loop              1.45    1.43..2.82      0.58    1.00   1.39    1 MB   0.19 s   0.19 s
+    this engine, trash off         1.52    1.48..1.60      0.61    1.05   1.47    5 MB   0.24 s   0.24 s
       to reach                                             0.55    1.15          60 MB      2 s
-    this engine, trash on          2.33    2.23..2.50      0.93    1.59   2.19    6 MB   0.24 s   0.24 s
+    this engine, trash on          2.43    2.32..2.51      0.97    1.67   2.36    5 MB   0.27 s   0.27 s
       to reach                                             1.3                   60 MB      2 s
 
 The bare loop itself does not reach 0.55: what is left is the server's own work of deleting and of checking the keys.

@@ -23,10 +23,10 @@ six times faster than Python, are not reached with `--files 300000`:
     this engine, dry run         1.18     1.15..1.24      2.92     0.240    13 MB
       to reach                                            1.50     0.167    60 MB
 
-It was 2.3 times the shell before references were read in every form. Where time goes: 0.2 s to list; 0.5 s of one server
-process for the full join, half of it in the expressions that make the keys, a regular expression for each value; 0.2 s to
-examine the orphans that arrive last; 0.2 s to read the references that matched nothing, and to match them again. Sizes of
-hash tables and batches, and one row per folder for the listing, made no difference.
+It was 2.3 times the shell before references were read in every form. Where time goes: 0.2 s to list; 0.5 s of one
+server process for the full join, half of it in the expressions that make the keys, a regular expression for each value;
+0.2 s to examine the orphans that arrive last; 0.2 s to read the references that matched nothing, and to match them
+again. Sizes of hash tables and batches, and one row per folder for the listing, made no difference.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def find_by_engine(folder: Path, address: dict[str, Any]) -> Callable[[], int]:
             columns = ("file_path", "thumbnail_path")
             sources = [ReferenceSource.of(table, column, naming=naming(Root(folder))) for column in columns]
             scan = Scan(
-                storage=LocalFolder(folder),
+                storage=LocalFolder(folder, trust_mtime=True),
                 sources=sources,
                 floor=datetime.now(UTC) - MIN_AGE,
                 limits=Limits(),

@@ -178,8 +178,8 @@ def by_engine(server: Server, names: list[str]) -> Callable[[], None]:
     from housekeeping_pipelines.orphans.search import Search
     from housekeeping_pipelines.postgres.engine import make_engine
     from housekeeping_pipelines.settings import load_settings
+    from housekeeping_pipelines.stores.folders import BUCKET as STORE
     from housekeeping_pipelines.stores.stores import Stores
-    from housekeeping_pipelines.stores.uses import BUCKET as STORE
 
     environ = {
         "SUPABASE_URL": server.url,

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
+# For these an empty value has a meaning of its own.
+_EMPTY_ALLOWED = frozenset({"storage_trash_prefix"})
+
 OVERRIDES_VARIABLE = "HOUSEKEEPING_OVERRIDES"
 
 Origin = Literal["command line", ".env", "environment", "default"]
@@ -74,9 +77,9 @@ def _http_url(value: object) -> object:
     return text
 
 
-def _folder_name(value: object) -> object:
+def _folder_name_or_nothing(value: object) -> object:
     text = str(value).strip("/")
-    if not text or any(part in ("", ".", "..") for part in text.split("/")):
+    if text and any(part in ("", ".", "..") for part in text.split("/")):
         raise ValueError("accepted: the name of a folder in the bucket, such as trash")
     return text
 
@@ -166,6 +169,10 @@ class Settings(BaseSettings):
     media_path: Path | None = Field(
         None, description="the folder of detections' pictures and events' clips; unset: media under HOUSEKEEPING_HOME"
     )
+    trust_mtime: bool = Field(
+        False,
+        description="true: the age of a file is the time that programs set when they copy it, not when it came",
+    )
     supabase_url: HttpUrl | None = Field(
         None, description="the Supabase project; unset: the folder bucket under HOUSEKEEPING_HOME is used instead"
     )
@@ -174,9 +181,9 @@ class Settings(BaseSettings):
     )
     supabase_bucket: str = Field("documents", description="the bucket of the upload sessions' documents")
     supabase_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(4, description="concurrent requests to the bucket")
-    storage_trash_prefix: Annotated[str | None, BeforeValidator(_folder_name)] = Field(
-        None,
-        description="the folder in the bucket that keeps removed objects, at one request each; unset: removal is final",
+    storage_trash_prefix: Annotated[str, BeforeValidator(_folder_name_or_nothing)] = Field(
+        "housekeeping-trash",
+        description="the folder in the bucket that keeps removed objects; set to nothing, removal from it is final",
     )
     cleanup_interval_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
         1,
@@ -276,7 +283,7 @@ class Settings(BaseSettings):
     @classmethod
     def _use_default_for_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
         # Not earlier: an empty line in .env still hides the exported variable, since Dagster exports the empty value.
-        return {name: value for name, value in given.items() if value != ""}
+        return {name: value for name, value in given.items() if value != "" or name in _EMPTY_ALLOWED}
 
     @property
     def directory(self) -> Path:
@@ -295,7 +302,8 @@ class Settings(BaseSettings):
     def _line(self, name: str) -> SettingLine:
         variable = name.upper()
         given = [(layer.origin, layer.variables[variable]) for layer in self._layers if variable in layer.variables]
-        origin: Origin = given[0][0] if given and given[0][1] != "" else "default"
+        is_given = given and (given[0][1] != "" or name in _EMPTY_ALLOWED)
+        origin: Origin = given[0][0] if is_given else "default"
         shadows = tuple(
             (layer, _mask(name, value)) for layer, value in given[1:] if value != "" and value != given[0][1]
         )

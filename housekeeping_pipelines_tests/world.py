@@ -53,7 +53,8 @@ class World:
     @property
     def stores(self) -> Stores:
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        given = {"HOUSEKEEPING_HOME": str(self.home), "DATABASE_URL": url, **self.environ}
+        # `put` sets the times of files.
+        given = {"HOUSEKEEPING_HOME": str(self.home), "DATABASE_URL": url, "TRUST_MTIME": "true", **self.environ}
         return Stores(load_settings(self.home, given))
 
     @property
@@ -133,6 +134,7 @@ class World:
                 run,
                 config=stores.config,
                 store_of=stores.__getitem__,
+                uses=stores.uses("bucket"),
                 expiry=Expiry(**expiry),
                 limits=Limits(max_fraction=1.0, batch_size=batch_size),
                 max_storage_bytes=quota,

@@ -11,6 +11,8 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import sqlalchemy as sa
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
@@ -77,11 +79,17 @@ class Platform:
         optional = tables.OPTIONAL_COLUMNS.get(ours, {})
         existing = {column.name for column in live.columns}
         names: dict[str, str | None] = {}
+        expected = {given.get(column.name, column.name) for column in tables.metadata.tables[ours].columns}
         for column in tables.metadata.tables[ours].columns:
             theirs = given.get(column.name, column.name)
             if theirs is None or theirs in existing:
                 names[column.name] = theirs
             elif column.name in optional and column.name not in given:
+                if _must_be_declared(ours, column.name, live, expected):
+                    raise ConfigurationError(
+                        f"{live.label} has no column {column.name}{live.nearest(column.name)}",
+                        hint=f"map it under tables.{ours}.columns in housekeeping.yaml, or map it to null",
+                    )
                 names[column.name] = None
             else:
                 raise ConfigurationError(
@@ -153,3 +161,10 @@ class Platform:
                         )
                     )
         return tuple(found)
+
+
+def _must_be_declared(ours: str, column: str, live: Table, expected: Collection[str | None]) -> bool:
+    """Whether an optional column may exist under another name, and would keep something."""
+    if column in tables.FILE_COLUMNS.get(ours, ()):
+        return True
+    return column in tables.KEEPING_COLUMNS.get(ours, ()) and bool(live.similar(column, expected))

@@ -158,6 +158,18 @@ detections = sa.Table(
     sa.Column("detected_at", _timestamp, nullable=False),
 )
 
+# Optional columns that name files: that there is none has to be said, since the files of one with another name would
+# look unreferenced.
+FILE_COLUMNS = {
+    "processed_documents": ("excel_file_path", "pdf_file_path", "doc_file_path"),
+    "detections": ("thumbnail_path",),
+}
+# Optional columns that keep rows: that there is none has to be said if a column has a similar name.
+KEEPING_COLUMNS = {
+    "users": ("is_staff", "is_superuser", "email_verified_at", "last_login"),
+    "conversations": ("user_id", "updated_at", "pinned"),
+}
+
 # The columns that a user's own table may lack, and what the tasks assume without them.
 OPTIONAL_COLUMNS: dict[str, dict[str, str]] = {
     "users": {

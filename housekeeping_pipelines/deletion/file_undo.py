@@ -13,10 +13,9 @@ from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.postgres.locks import exclusive_lock, try_lock
-from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from housekeeping_pipelines.deletion.store import Store
@@ -41,13 +40,16 @@ def restore_files(connection: sa.Connection, run_id: str, store_of: StoreOf, res
                 return
             last = found[-1].id
             back: list[int] = []
-            for row in found:
-                reason = _move_back(store_of, row.store, row.trash_name, row.name)
-                if reason is None:
-                    back.append(row.id)
-                    result.restored[row.store] = result.restored.get(row.store, 0) + 1
-                else:
-                    result.conflict(f"{row.store}/{row.name}", reason)
+            for store in sorted({row.store for row in found}):
+                mine = [row for row in found if row.store == store]
+                reasons = _move_back(store_of, store, {row.trash_name: row.name for row in mine})
+                restored = [row.id for row in mine if row.trash_name not in reasons]
+                back += restored
+                if restored:
+                    result.restored[store] = result.restored.get(store, 0) + len(restored)
+                for row in mine:
+                    if (reason := reasons.get(row.trash_name)) is not None:
+                        result.conflict(f"{store}/{row.name}", reason)
             connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(back)))
             connection.commit()
 
@@ -65,7 +67,10 @@ def restore_named(connection: sa.Connection, store: Store, names: Collection[str
     with exclusive_lock(connection, FILES_LOCK):
         found = connection.execute(statement.order_by(trashed_files.c.id.desc())).all()
         connection.commit()
-        back = [row.id for row in found if _move_back(lambda _: store, row.store, row.trash_name, row.name) is None]
+        # Of several with one name, the newest comes back.
+        newest = {row.name: row for row in reversed(found)}
+        reasons = _move_back(lambda _: store, store.name, {row.trash_name: row.name for row in newest.values()})
+        back = [row.id for row in newest.values() if row.trash_name not in reasons]
         connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(back)))
         connection.commit()
     return len(back)
@@ -101,20 +106,26 @@ def _put_back_if_moved(store_of: StoreOf, run_id: str, store_name: str, name: st
     return None
 
 
-def _move_back(store_of: StoreOf, store_name: str, trash_name: str, name: str) -> str | None:
-    """Returns why the file could not be moved back; None if it was."""
+def _move_back(store_of: StoreOf, store_name: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Move files of the trash to their names; returns why those could not be moved back that were not."""
     try:
         storage = store_of(store_name).storage
-        try:
-            storage.move(trash_name, name)
-        except ObjectExists:
-            return "another file has this name now"
-        except ObjectMissing:
-            # An interrupted undo may have moved it without recording that.
-            return None if storage.stat(name) is not None else "it is no longer in the trash"
+        moves = storage.move_many(names)
+        # An interrupted undo may have moved them without recording that.
+        back = {found.name for found in storage.examine(sorted({names[each] for each in moves.absent}, key=str.encode))}
     except HousekeepingError as error:
-        return error.one_line
-    return None
+        return dict.fromkeys(names, error.one_line)
+    lost = {each: "it is no longer in the trash" for each in moves.absent if names[each] not in back}
+    return lost | dict.fromkeys(moves.taken, "another file has this name now") | moves.failed
+
+
+def in_trash(connection: sa.Connection, store: str, names: Sequence[str]) -> set[str]:
+    """Those of the names that are files of the trash, which may be where an earlier setting put it."""
+    wanted = sa.bindparam("names", list(names), ARRAY(sa.Text))
+    statement = sa.select(trashed_files.c.trash_name).where(
+        trashed_files.c.store == store, trashed_files.c.trash_name == sa.any_(wanted)
+    )
+    return set(connection.scalars(statement))
 
 
 def count_files(connection: sa.Connection, *, before: datetime, run_id: str | None) -> dict[str, int]:

@@ -21,7 +21,7 @@ from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
 from housekeeping_pipelines.postgres.locks import shared_lock
-from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, Removal, StorageRefused
+from housekeeping_pipelines.resources.object_storage import Moves, ObjectExists, Removal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -171,15 +171,14 @@ class FileRemoval:
                 raise removal.unavailable
             outcome.failed |= removal.failed
             return
-        for name, found in chosen.items():
-            try:
-                storage.move(name, self._trash_name(name))
-            except ObjectMissing:
-                outcome.absent.add(name)
-            except StorageRefused as error:
-                outcome.failed[name] = error.one_line
-            else:
-                outcome.gone[name] = found.size or 0
+        moves = storage.move_many({name: self._trash_name(name) for name in chosen}) if chosen else Moves()
+        outcome.gone |= {name: chosen[name].size or 0 for name in moves.moved}
+        outcome.absent |= moves.absent
+        outcome.failed |= dict.fromkeys(moves.taken, "the trash of this run has an object of this name already")
+        if moves.unavailable is not None:
+            outcome.unavailable = moves.unavailable
+            return
+        outcome.failed |= moves.failed
 
     def _restore_referenced(self) -> None:
         """Move an object back if a row has named it between the check and the move."""

@@ -5,6 +5,8 @@
 - privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
 - empty reference: a table whose rows keep candidates is empty (`check_references`); or the values of a source name
   nothing in the store, or it had values and has none (`check_sources`).
+- volumes: the same two rules for each file system that is mounted below a store (`check_volume`).
+- sample: the tables are the demo's, and the store is not (`check_not_sample`).
 - links: a store has links to its own files, so that a row may name a file by another name (`check_no_inner_links`).
 - fraction: the candidates are too large a share of the table (`check_fraction`) or store (`check_store_fraction`).
 
@@ -164,6 +166,19 @@ def check_sources(sources: Sequence[SourceCount], store: str, limits: Limits) ->
         raise Refused(f"no row names anything in {store}, by {labels}: all of it would be an orphan", hint=_ALLOW_EMPTY)
 
 
+def check_volume(volume: str, files: int, unnamed: int, limits: Limits) -> None:
+    """Require that some row names a file of a volume: another disk than the one that rows mean may be mounted there.
+
+    Raises:
+        Refused: nothing on it is named.
+    """
+    if unnamed and unnamed == files and not limits.allow_empty_reference:
+        raise Refused(
+            f"no row names anything in {volume}, which is a volume of its own: all of it would be an orphan",
+            hint="check what is mounted there, or set allow_empty_reference: true if nothing is meant to be named",
+        )
+
+
 def check_not_empty(sources: Sequence[SourceCount], store: str, limits: Limits) -> None:
     """Require values of each source.
 
@@ -191,6 +206,22 @@ def check_not_emptied(connection: sa.Connection, sources: Iterable[Source], limi
 def _is_empty(connection: sa.Connection, rows: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> bool:
     found = sa.select(sa.literal(True)).select_from(rows).where(*conditions).limit(1)
     return connection.scalar(found) is None
+
+
+def check_not_sample(tables: Sequence[str], store: str, setting: str) -> None:
+    """
+    Args:
+        tables: those of the demo that are to tell what is in use.
+        setting: the variable that names the store.
+
+    Raises:
+        Refused: there is one.
+    """
+    if tables:
+        raise Refused(
+            f"{tables[0]} is the demo's sample, whose rows name no file of {store}, which {setting} names",
+            hint=f"set DATABASE_URL to the platform's database, or unset {setting}",
+        )
 
 
 def check_no_inner_links(store: str, links: Sequence[str]) -> None:

@@ -65,7 +65,8 @@ class Store:
     """A store, by its name in the outbox and the trash.
 
     Attributes:
-        trash_prefix: where in the store removed objects stay until they expire; None removes them permanently.
+        trash_prefix: the folder that keeps removed objects until they expire, at the root of each volume; None removes
+            them permanently.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Store:
     uses: Uses
 
     def trash_name(self, run_id: str, name: str) -> str:
-        return f"{self.trash_prefix}/{run_id}/{name}"
+        return f"{self.storage.volume_of(name)}{self.trash_prefix}/{run_id}/{name}"
 
     def stored(self, names: Collection[str]) -> set[str]:
         """Those of the names that the store has.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.application.sample import FOLDER_MARKER
 from housekeeping_pipelines.application.tables import (
     detections,
     parsed_files,
@@ -119,7 +120,7 @@ def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetim
 
 def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: random.Random, now: datetime) -> int:
     """Returns how many files were written."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FOLDER_MARKER).mkdir(parents=True, exist_ok=True)
     files = {name: moment for name, moment in named if rng.random() >= _MISSING}
     for name in [name for name, _ in named if rng.random() < _ORPHANS]:
         parent, slash, leaf = name.rpartition("/")

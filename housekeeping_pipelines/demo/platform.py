@@ -24,6 +24,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
+from housekeeping_pipelines.application.sample import TABLE_COMMENT
 from housekeeping_pipelines.application.tables import metadata
 from housekeeping_pipelines.demo import words as words
 from housekeeping_pipelines.errors import ConfigurationError, Refused
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _Card = TypeVar("_Card")
 
-MARKER = "housekeeping sample data"
 # No document of the sample is watched: the servers that they came from do not exist.
 LEFT_EMPTY = ("document_sync_queues", "document_sync_runs")
 PROGRESS_EVERY_ROWS = 10_000
@@ -427,7 +427,7 @@ def reset_sample(engine: sa.Engine) -> None:
     """
     with engine.begin() as connection:
         existing = _existing(connection)
-        if foreign := [name for name, comment in existing.items() if comment != MARKER]:
+        if foreign := [name for name, comment in existing.items() if comment != TABLE_COMMENT]:
             raise Refused(
                 f"nothing was dropped, since the sample did not create {', '.join(foreign)}",
                 hint="use a database that holds the sample only",
@@ -475,7 +475,7 @@ def _fill(
             sequence = sa.func.pg_get_serial_sequence(table.name, column.name)
             connection.execute(sa.select(sa.func.setval(sequence, total + 1, False)))
     name = connection.dialect.identifier_preparer.format_table(table)
-    connection.execute(sa.text(f"COMMENT ON TABLE {name} IS '{MARKER}'"))
+    connection.execute(sa.text(f"COMMENT ON TABLE {name} IS '{TABLE_COMMENT}'"))
     connection.execute(sa.text(f"ANALYZE {name}"))
     if on_progress and total % PROGRESS_EVERY_ROWS:
         on_progress(table.name, total)

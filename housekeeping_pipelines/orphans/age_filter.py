@@ -38,7 +38,7 @@ class _Partition:
 
 
 class AgeFilter:
-    """Writes the files that were modified before `floor` to the table of candidates, and the others to `YOUNG`.
+    """Writes the files that have been there since before `floor` to the table of candidates, and the others to `YOUNG`.
 
     Args:
         examine: looks up sizes and times by name; None: the rows have them.
@@ -88,7 +88,8 @@ class AgeFilter:
         old: list[StoredObject] = []
         young: list[StoredObject] = []
         for file in files:
-            if file.modified is not None and file.modified < self._floor:
+            since = file.there_since
+            if since is not None and since < self._floor:
                 old.append(file)
             else:
                 young.append(file)

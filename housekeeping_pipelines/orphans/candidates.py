@@ -157,9 +157,10 @@ def names_in_batches(connection: sa.Connection, batch_size: int) -> Iterator[lis
         yield [name for (name,) in rows]
 
 
-def count(connection: sa.Connection, table: sa.Table) -> int:
-    """The rows of a table."""
-    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+def count(connection: sa.Connection, table: sa.Table, prefix: str = "") -> int:
+    """The rows of a table whose names begin with the prefix."""
+    rows = sa.select(sa.func.count()).select_from(table)
+    return connection.scalar(rows.where(sa.func.starts_with(table.c.name, prefix)) if prefix else rows) or 0
 
 
 def strike(connection: sa.Connection, names: Collection[str]) -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.checking import Check
+from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS, PlatformUses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,9 @@ def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
     """A line for each task on a store of files."""
     stores = Stores(surroundings.settings)
     for task, name in _TASKS.items():
-        uses = PlatformUses(name, surroundings.config, stores.folder(name))
         try:
+            uses = stores.uses(name)
+            uses.check_not_sample(surroundings.connection)
             sources = uses.columns(surroundings.connection)
             # A session keeps what is in its folder, and has to be found for that.
             uses.referenced_by_sessions(surroundings.connection, [])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
+from housekeeping_pipelines.deletion.file_undo import in_trash
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
@@ -94,7 +95,7 @@ def _kept(run: Run, store: Store, uses: PlatformUses, excluded: Excluded, names:
     connection = run.connection
     with connection.begin_nested() if connection.in_transaction() else connection.begin():
         holds = ActiveHolds.read(connection, now)
-        in_use = uses.referenced_by_sessions(connection, names)
+        in_use = uses.referenced_by_sessions(connection, names) | in_trash(connection, store.name, names)
     held = holds.names(store.name, names)
     left_alone = excluded.of(names) - held
     return Kept(held, in_use - held - left_alone, frozenset(left_alone))

@@ -17,8 +17,8 @@ from housekeeping_pipelines.orphans.report import OrphanReport, VectorReport
 from housekeeping_pipelines.orphans.search import Search
 from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import Settings
+from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import DeletionConfig, FileDeletionConfig
 from housekeeping_pipelines.tasks.jobs import Task, every_hours, schedule
@@ -146,6 +146,7 @@ def cleanup_orphan_vectors(
             vectors=vectors,
             older_than=timedelta(hours=config.min_age_hours),
             limits=config.limits(),
+            setting="VECTOR_STORE_URL" if database.settings.vector_store_url else None,
         )
 
     run_task(context, database, body, dry_run=config.dry_run, observer=observer)

@@ -69,6 +69,7 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
     values.read_unmatched(connection, scan.sources)
     with connection.begin():
         missing = values.missing(connection, scan.sources, scan.kind.prefix)
+        volumes = {} if by_name is None else unmatched.count_on_volumes(connection, scan.kind, by_name.volumes)
         unrecognised = unmatched.count_unrecognised(connection)
         unmatched.LISTING.drop(connection, checkfirst=False)
     sources = [_count(connection, scan, index, total, missing) for index, total in totals.items()]
@@ -79,6 +80,10 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
         if label not in labels
     ]
     scan.check_sources(sources, storage.label, scan.limits)
+    for volume, total in volumes.items():
+        with cursors.transaction(connection):
+            unnamed = sum(candidates.count(connection, each, volume) for each in (candidates.ORPHANS, candidates.YOUNG))
+        guards.check_volume(f"{storage.label}/{volume}", total, unnamed, scan.limits)
     kept = _strike_kept(connection, scan.find_kept)
     with cursors.transaction(connection):
         orphaned = candidates.count(connection, candidates.ORPHANS)
@@ -96,6 +101,10 @@ def find_orphans(connection: sa.Connection, scan: Scan) -> Orphans:
         warnings=(*_warnings(listed), *_warnings_of_missing(sources, storage.label)),
     )
     scan.check_share(f"entries of {storage.label}", findings.orphaned, listed.recognised, scan.limits)
+    for volume, total in volumes.items():
+        with cursors.transaction(connection):
+            there = candidates.count(connection, candidates.ORPHANS, volume)
+        scan.check_share(f"entries of {storage.label}/{volume}", there, total, scan.limits)
     return Orphans(connection, scan, findings)
 
 

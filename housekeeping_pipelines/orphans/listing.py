@@ -32,10 +32,12 @@ _ESCAPES = str.maketrans(_ESCAPED)
 class NamesInChunks(Protocol):
     """A store that lists the names alone much faster than with sizes and times.
 
-    `inner_links` are links that the listing skipped and whose targets are in the store itself.
+    `inner_links` are links that the listing skipped and whose targets are in the store itself; `volumes` are file
+    systems that are mounted below it, as beginnings of names.
     """
 
     inner_links: list[str]
+    volumes: list[str]
 
     def name_chunks(self, prefix: str, size: int) -> Iterator[list[str]]:
         """Every name that begins with the prefix, at most `size` in a list."""

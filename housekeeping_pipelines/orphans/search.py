@@ -75,7 +75,7 @@ class Scan:
     Attributes:
         storage: what is listed.
         sources: every column that may refer to what is in it; at least one.
-        floor: files that were modified at this time or later are young.
+        floor: files that have been there since this time or later are young.
         kind: which names are listed, and which of them may be deleted.
         find_kept: tells which candidates must be kept for another reason.
         stored: tells which of some names the store has; needed where only a folder is listed.

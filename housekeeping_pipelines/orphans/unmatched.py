@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.orphans.listing import temporary_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from housekeeping_pipelines.orphans.listing import Kind
 
@@ -75,6 +75,15 @@ def match(keys: sa.CompoundSelect[Any], kind: Kind) -> sa.Select[Any]:
         columns, sa.select(*(unmatched.c[name] for name in columns)).where(sa.not_(may_go))
     )
     return sa.select(unmatched.c.name, unmatched.c.size, unmatched.c.modified).where(may_go).add_cte(rest.cte("rest"))
+
+
+def count_on_volumes(connection: sa.Connection, kind: Kind, volumes: Sequence[str]) -> dict[str, int]:
+    """How many of the listed files are on each of the volumes, and of a kind that may be deleted."""
+    if not volumes:
+        return {}
+    counts = [sa.func.count().filter(sa.func.starts_with(LISTING.c.name, volume)) for volume in volumes]
+    found = connection.execute(sa.select(*counts).where(kind.matches(LISTING.c.name))).one()
+    return dict(zip(volumes, found, strict=True))
 
 
 def count_unrecognised(connection: sa.Connection) -> int:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.application.sample import sample_tables
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
@@ -78,8 +79,12 @@ def clean_vectors(
     vectors: Vectors,
     older_than: timedelta,
     limits: Limits,
+    setting: str | None = None,
 ) -> VectorReport:
     """Find vectors whose document no longer exists and delete them, within the budgets.
+
+    Args:
+        setting: the variable by which a user named the store; None: it is ours.
 
     Raises:
         Refused: a guard.
@@ -88,6 +93,8 @@ def clean_vectors(
     connection = run.connection
     guards.check_not_paused(connection, by_setting=run.paused_by_setting)
     table = Platform(Catalog(connection), config).table("documents")
+    if setting is not None:
+        guards.check_not_sample(sample_tables(connection, [table.live]), VECTORS, setting)
     connection.commit()
     name = table.names["doc_id"]
     assert name is not None  # noqa: S101 - the mapping requires this column

@@ -17,7 +17,7 @@ from sqlalchemy.types import UserDefinedType
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 
 OnDelete = Literal["no action", "restrict", "cascade", "set null", "set default"]
@@ -210,6 +210,11 @@ class Table:
         """For a message about a missing column: the nearest existing names."""
         return _nearest(name, [column.name for column in self.columns])
 
+    def similar(self, name: str, others: Collection[str | None]) -> list[str]:
+        """The columns whose names look like variants of this one, the closest first, without `others`."""
+        names = [column.name for column in self.columns if column.name not in others]
+        return get_close_matches(name, names, n=3, cutoff=_VARIANT)
+
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
@@ -323,6 +328,10 @@ def _problem(row: Any) -> str | None:
     if not row.enforced and _ON_DELETE[row.confdeltype] in ("set null", "set default"):
         return "it is not enforced, so nothing would clear it"
     return None
+
+
+# `pinned` and `is_pinned` are more alike than this, `updated_at` and `deleted_at` are not.
+_VARIANT = 0.75
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

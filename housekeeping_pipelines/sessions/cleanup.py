@@ -13,7 +13,7 @@ from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 from housekeeping_pipelines.sessions.report import SessionReport
 from housekeeping_pipelines.sessions.usage import quota_warning
-from housekeeping_pipelines.stores.uses import BUCKET
+from housekeeping_pipelines.stores.folders import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import Catalog
+    from housekeeping_pipelines.stores.uses import PlatformUses
 
 
 def cleanup_files(
@@ -33,6 +34,7 @@ def cleanup_files(
     *,
     config: HousekeepingConfig,
     store_of: Callable[[str], Store],
+    uses: PlatformUses,
     expiry: Expiry,
     limits: Limits,
     max_storage_bytes: int | None = None,
@@ -41,7 +43,13 @@ def cleanup_files(
 
     Storage that does not answer is a warning, and the files wait in the outbox. Storage that refuses makes the run
     `partial`.
+
+    Raises:
+        Refused: the sessions are the sample's, and the bucket is not.
     """
+    if expiry.with_files:
+        with run.connection.begin():
+            uses.check_not_sample(run.connection)
 
     def policy(catalog: Catalog, now: datetime) -> RowPolicy:
         return expired_sessions(Platform(catalog, config), now, expiry)

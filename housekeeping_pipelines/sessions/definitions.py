@@ -11,6 +11,7 @@ from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.sessions.checks import check_sessions
 from housekeeping_pipelines.sessions.report import SessionReport
 from housekeeping_pipelines.settings import Settings
+from housekeeping_pipelines.stores.folders import BUCKET
 from housekeeping_pipelines.stores.stores import Stores
 from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import DeletionConfig
@@ -54,6 +55,7 @@ def cleanup_files(
             run,
             config=database.config,
             store_of=stores.__getitem__,
+            uses=stores.uses(BUCKET),
             expiry=Expiry(
                 hours=config.hours or settings.cleanup_interval_hours,
                 session=config.session,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion.policy import FileColumn, RowPolicy
-from housekeeping_pipelines.stores.uses import BUCKET, OUTPUT_COLUMNS, SOURCE_COLUMN
+from housekeeping_pipelines.stores.folders import BUCKET
+from housekeeping_pipelines.stores.uses import OUTPUT_COLUMNS, SOURCE_COLUMN
 
 if TYPE_CHECKING:
     from datetime import datetime

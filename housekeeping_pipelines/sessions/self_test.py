@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
+from housekeeping_pipelines.stores.folders import BUCKET
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.stores.uses import BUCKET
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.file_outbox import STUCK_ATTEMPTS
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.resources.object_storage import Usage
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ class StorageStatistics:
 
     Attributes:
         file_types: extension -> files; `` for none.
-        old_files: files last written more than `hours` ago.
+        old_files: files that have been there for more than `hours`.
         old_sessions: sessions that the next clean-up would delete.
         waiting_files, stuck_files: files in the outbox, and those of them that failed repeatedly.
+        trash_files, trash_bytes: what is in the trash, which the totals leave out.
         quota_bytes, quota_used: MAX_STORAGE_SIZE_MB, and the share of it that is used.
         error: why storage could not be read; its numbers are then 0.
     """
@@ -47,6 +49,8 @@ class StorageStatistics:
     old_sessions: int = 0
     waiting_files: int = 0
     stuck_files: int = 0
+    trash_files: int = 0
+    trash_bytes: int = 0
     quota_bytes: int = 0
     quota_used: float = 0.0
     cleanup_recommended: bool = False
@@ -86,10 +90,12 @@ def storage_statistics(
     mine = sa.select(sa.func.count()).where(file_outbox.c.store == store.name)
     waiting = connection.scalar(mine) or 0
     stuck = connection.scalar(mine.where(file_outbox.c.attempts >= STUCK_ATTEMPTS)) or 0
-    error, counts = None, _Counts()
+    error, counts, trash = None, _Counts(), Usage(0, 0)
     try:
         store.storage.check()
         counts = _count(store.storage.list(), now - timedelta(hours=hours))
+        if store.trash_prefix is not None:
+            trash = store.storage.usage(f"{store.trash_prefix}/")
     except HousekeepingError as found:
         error = found.one_line
     used = counts.bytes / quota_bytes
@@ -103,6 +109,8 @@ def storage_statistics(
         old_sessions=old_sessions,
         waiting_files=waiting,
         stuck_files=stuck,
+        trash_files=trash.objects,
+        trash_bytes=trash.bytes,
         quota_bytes=quota_bytes,
         quota_used=round(used, 4),
         cleanup_recommended=bool(old_sessions) or used >= WARN_AT,
@@ -124,7 +132,7 @@ def _count(objects: Iterable[StoredObject], cutoff: datetime) -> _Counts:
     for found in objects:
         counts.files += 1
         counts.bytes += found.size or 0
-        counts.old += found.modified is not None and found.modified < cutoff
+        counts.old += found.there_since is not None and found.there_since < cutoff
         leaf = found.name.rpartition("/")[2]
         kind = leaf.rpartition(".")[2].lower() if "." in leaf.lstrip(".") else ""
         counts.types[kind] = counts.types.get(kind, 0) + 1

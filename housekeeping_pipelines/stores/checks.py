@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.checking import Check, Stopwatch
+from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

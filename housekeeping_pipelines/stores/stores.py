@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from housekeeping_pipelines.application.config import load_config
+from housekeeping_pipelines.application.config import STORES, load_config
+from housekeeping_pipelines.application.sample import is_sample_folder
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
-from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS, PlatformUses
+from housekeeping_pipelines.stores.folders import BUCKET, Folders
+from housekeeping_pipelines.stores.uses import PlatformUses
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.application.config import HousekeepingConfig
@@ -54,34 +56,40 @@ class Stores:
 
     def uses(self, name: str) -> PlatformUses:
         """The platform's references to a store's files."""
-        return PlatformUses(name, self.config, self._folders()[name][0])
+        folders, settings = self._folders, self.settings
+        folder, setting, bucket = *folders[name], None
+        if name == BUCKET:
+            bucket = settings.supabase_bucket
+            setting = "SUPABASE_URL" if settings.supabase_url is not None else None
+        return PlatformUses(name, self.config, folder, bucket, setting, tuple(folders.around(name)))
 
     def folder(self, name: str) -> Path:
         """The folder of a store's files; for the bucket, the folder that stands in for it."""
-        return self._folders()[name][0]
+        return self._folders[name].path
 
-    def _folders(self) -> dict[str, tuple[Path, str | None]]:
-        """Each store's folder, and the variable that names it; None for a folder of our own that stands in."""
-        settings, home = self.settings, self.settings.housekeeping_home
-        return {
-            UPLOADS: _given(settings.direct_uploads_path, home / UPLOADS, "DIRECT_UPLOADS_PATH"),
-            MEDIA: _given(settings.media_path, home / MEDIA, "MEDIA_PATH"),
-            BUCKET: (home / BUCKET, None),
-        }
+    @property
+    def _folders(self) -> Folders:
+        return Folders(self.settings)
 
     def _open(self, name: str) -> Store:
-        settings, folders = self.settings, self._folders()
+        settings, folders = self.settings, self._folders
         if name not in folders:
-            raise ConfigurationError(f"there is no store {name!r}", hint=f"the stores are {', '.join(folders)}")
+            raise ConfigurationError(f"there is no store {name!r}", hint=f"the stores are {', '.join(STORES)}")
         if name == BUCKET and settings.supabase_url is not None:
-            prefix = settings.storage_trash_prefix if settings.trash_retention_days else None
+            prefix = settings.storage_trash_prefix or None if settings.trash_retention_days else None
             return Store(name, self.bucket, prefix, self.uses(name))
         path, variable = folders[name]
         if variable is None:
             # The stand-in for a store that is not configured is an empty folder.
             path.mkdir(parents=True, exist_ok=True)
-        prefix = TRASH_FOLDER if settings.trash_retention_days else None
-        return Store(name, LocalFolder(path, variable=variable), prefix, self.uses(name))
+        storage = LocalFolder(
+            path,
+            variable=variable,
+            # The sample's files are as old as the demo made them look.
+            trust_mtime=settings.trust_mtime or (variable is None and is_sample_folder(path)),
+            without=folders.within(name),
+        )
+        return Store(name, storage, TRASH_FOLDER if settings.trash_retention_days else None, self.uses(name))
 
     @cached_property
     def bucket(self) -> ObjectStorage:
@@ -104,12 +112,8 @@ class Stores:
             settings.supabase_url,
             settings.supabase_key.get_secret_value(),
             settings.supabase_bucket,
-            trash_prefix=settings.storage_trash_prefix,
+            trash_prefix=settings.storage_trash_prefix or None,
             concurrency=settings.supabase_concurrency,
             # Processes share the state of the circuit through the platform's database.
             circuit=Circuit(f"storage at {settings.supabase_url}", engine=make_engine(platform_url(settings))),
         )
-
-
-def _given(path: Path | None, default: Path, variable: str) -> tuple[Path, str | None]:
-    return (default, None) if path is None else (path, variable)

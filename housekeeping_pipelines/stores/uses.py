@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from housekeeping_pipelines.application.config import STORES
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.application.sample import sample_tables
+from housekeeping_pipelines.application.tables import FILE_COLUMNS
+from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.mirrors import BATCH_COLUMN, MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.deletion.store import InUse
 from housekeeping_pipelines.deletion.tables import kept_files, trash_batches
@@ -18,6 +20,7 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.stores.columns import shape_of
+from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.in_use import in_use, meant
 from housekeeping_pipelines.stores.references import ReferenceSource, Root, naming
 
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.stores.readings import Naming
     from housekeeping_pipelines.stores.references import Transform
 
-
-UPLOADS, MEDIA, BUCKET = STORES
-
 # The columns of processed_documents that name objects: the upload, and the outputs derived from it.
 SOURCE_COLUMN = "source_file_path"
 OUTPUT_COLUMNS = ("excel_file_path", "pdf_file_path", "doc_file_path")
@@ -41,8 +41,6 @@ _COLUMNS: dict[str, list[tuple[str, Sequence[str], Transform]]] = {
     MEDIA: [("detections", ["file_path", "thumbnail_path"], "path"), ("security_events", ["clip_path"], "path")],
     BUCKET: [("processed_documents", [SOURCE_COLUMN, *OUTPUT_COLUMNS], "path")],
 }
-# A task can do without these: it is enough to map them to null.
-_DISPENSABLE = {"thumbnail_path", *OUTPUT_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class PlatformUses:
     Attributes:
         folder: the store's folder, or that of the bucket's stand-in.
         bucket: the name of the bucket.
+        setting: the variable by which a user named the store; None: it is ours.
+        around: the stores in whose folders this one's lies.
 
     `sources` fails rather than leave a column out: the files that only this column names would look unreferenced.
     """
@@ -60,6 +60,8 @@ class PlatformUses:
     config: HousekeepingConfig
     folder: Path | None = None
     bucket: str | None = None
+    setting: str | None = None
+    around: tuple[str, ...] = ()
 
     @property
     def naming(self) -> Naming:
@@ -74,10 +76,12 @@ class PlatformUses:
             except_tasks: rows in the trash are left out if one of these tasks deleted them.
 
         Raises:
+            Refused: the tables are the sample's, and the store is not.
             ConfigurationError: the platform lacks one of the tables or columns, and the mapping does not declare that;
                 or a column's values cannot be names.
         """
-        columns = list(self._columns(connection))
+        self.check_not_sample(connection)
+        columns = [*self._columns(connection), *self._columns_around(connection)]
         kept = sa.select(kept_files.c.name).where(kept_files.c.store == self.store).subquery()
         return [
             *(source for _, source in columns),
@@ -88,6 +92,16 @@ class PlatformUses:
     def columns(self, connection: sa.Connection) -> list[ReferenceSource]:
         """The columns of the platform's own tables alone; raises what `sources` does."""
         return [source for _, source in self._columns(connection)]
+
+    def check_not_sample(self, connection: sa.Connection) -> None:
+        """
+        Raises:
+            Refused: the tables are the sample's, and the store is not.
+        """
+        if self.setting is not None:
+            platform = Platform(Catalog(connection), self.config)
+            found = [table.live for name, _, _ in _COLUMNS[self.store] if (table := platform.find(name))]
+            guards.check_not_sample(sample_tables(connection, found), self.store, self.setting)
 
     def in_trash_of(self, connection: sa.Connection, run_id: str) -> list[ReferenceSource]:
         """The columns of the rows that a run deleted and that are in the trash; raises what `sources` does."""
@@ -102,7 +116,7 @@ class PlatformUses:
                 theirs = table.names[column]
                 if theirs is not None:
                     found.append((table.live, theirs, {"transform": transform}))
-                elif column not in _DISPENSABLE:
+                elif column not in FILE_COLUMNS.get(name, ()):
                     raise ConfigurationError(
                         f"tables.{name}.columns.{column} is null, and names files of {self.store}",
                         hint=f"name the column in housekeeping.yaml, or leave the task on {self.store} disabled",
@@ -120,6 +134,12 @@ class PlatformUses:
         for live, column, more in found:
             shape = shape_of(connection, live, column)
             yield live, ReferenceSource.of(live, column, naming=self.naming, shape=shape, **more)
+
+    def _columns_around(self, connection: sa.Connection) -> Iterator[tuple[Table, ReferenceSource]]:
+        """The columns that name files of the stores around this one, and may name some of this one."""
+        for store in self.around:
+            for table, source in replace(self, store=store)._columns(connection):
+                yield table, replace(source, naming=self.naming, guarded=False)
 
     def _in_trash(
         self,

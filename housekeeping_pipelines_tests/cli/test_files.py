@@ -56,7 +56,7 @@ def far(world: World) -> Iterator[StorageServer]:
 
 
 def remote(far: StorageServer) -> dict[str, str]:
-    return {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key}
+    return {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key, "STORAGE_TRASH_PREFIX": ""}
 
 
 def checks(installation: Installation, **environ: str) -> dict[str, dict[str, Any]]:
@@ -144,13 +144,13 @@ def test_what_no_undo_brings_back_is_said(world: World, installation: Installati
     done = installation.run("cleanup-files", **remote(far))
     assert "deleted         1  file of bucket" in done.stdout
     (run_id,) = re.findall(r"undo (\w{8})   2 rows, until", done.stdout)
-    assert "1 file deleted permanently: STORAGE_TRASH_PREFIX is not set" in done.stdout
+    assert "1 file deleted permanently: STORAGE_TRASH_PREFIX is empty" in done.stdout
     assert far.names("documents") == ["live/a.pdf", "lost/x.pdf"]
     back = installation.run("undo", run_id, **remote(far))
     assert (back.returncode, "1 of bucket were deleted permanently and cannot be restored" in back.stdout) == (0, True)
 
     world.session("done", idle=2 * DAY)
-    kept = installation.run("cleanup-files", "--session", "done", STORAGE_TRASH_PREFIX="trash", **remote(far))
+    kept = installation.run("cleanup-files", "--session", "done", **remote(far) | {"STORAGE_TRASH_PREFIX": "trash"})
     assert "for good" not in kept.stdout
     off = installation.run("orphan-cleanup", "--apply", TRASH_RETENTION_DAYS="0")
     assert "1 file deleted permanently: TRASH_RETENTION_DAYS is 0" in off.stdout
@@ -186,6 +186,8 @@ def test_statistics_are_one_document(world: World, installation: Installation, f
         "hours": 24,
         "total_files": 3,
         "total_size_bytes": 21,
+        "trash_files": 0,
+        "trash_bytes": 0,
         "total_size_mb": 0.0,
         "file_types": {"pdf": 3},
         "old_files": 3,

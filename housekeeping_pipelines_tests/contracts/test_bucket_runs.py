@@ -139,7 +139,12 @@ def real_bucket(name: str) -> ExitStack:
 @pytest.fixture
 def world(engine: sa.Engine, tmp_path: Path, bucket: Bucket) -> World:
     """The server's clock is the real one; one session is live."""
-    environ = {"SUPABASE_URL": bucket.gate.url, "SUPABASE_KEY": bucket.key, "SUPABASE_BUCKET": bucket.name}
+    environ = {
+        "SUPABASE_URL": bucket.gate.url,
+        "SUPABASE_KEY": bucket.key,
+        "SUPABASE_BUCKET": bucket.name,
+        "STORAGE_TRASH_PREFIX": "",
+    }
     world = World(engine, tmp_path, environ, now=datetime.now(UTC) + timedelta(minutes=1))
     world.session("live", "live/a.pdf", idle=NO_AGE)
     bucket.put(["live/a.pdf"])
@@ -307,6 +312,62 @@ def test_a_server_that_is_back_soon_is_waited_for(world: World, bucket: Bucket) 
     back[0].join()
     assert (report.status, report.deleted) == ("succeeded", {"bucket": 1000})
     assert bucket.names() == ["live/a.pdf"]
+
+
+@pytest.fixture
+def trashing(world: World) -> World:
+    world.environ["STORAGE_TRASH_PREFIX"] = "housekeeping-trash"
+    return world
+
+
+def in_trash(bucket: Bucket) -> list[str]:
+    return [name for name in bucket.names() if name.startswith("housekeeping-trash/")]
+
+
+def test_objects_go_to_the_trash_and_come_back(trashing: World, bucket: Bucket) -> None:
+    names = [f"gone/Dir {number % 3}/{number:04}.pdf" for number in range(300)]
+    bucket.put(names)
+    report = trashing.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=100)
+    assert (report.status, report.deleted, report.for_good) == ("succeeded", {"bucket": 300}, {})
+    assert bucket.names() == sorted([f"housekeeping-trash/run-1/{name}" for name in names] + ["live/a.pdf"])
+    # Not while it is the trash, and not when a later setting puts the trash elsewhere.
+    for prefix in ("housekeeping-trash", "elsewhere", ""):
+        trashing.environ["STORAGE_TRASH_PREFIX"] = prefix
+        again = trashing.clean("bucket", run_id=f"run-{prefix}", older_than=NO_AGE, allow_large_deletion=True)
+        assert (again.deleted, again.skipped["in_use"]) == ({}, 0 if prefix == "housekeeping-trash" else 300)
+    trashing.environ["STORAGE_TRASH_PREFIX"] = "housekeeping-trash"
+    assert trashing.undo().restored == {"bucket": 300}
+    assert bucket.names() == sorted([*names, "live/a.pdf"])
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.4])
+def test_a_server_that_is_killed_amid_moves_loses_nothing(trashing: World, bucket: Bucket, seconds: float) -> None:
+    names = [f"gone/{number:04}.pdf" for number in range(600)]
+    bucket.put(names)
+    killer: list[threading.Timer] = []
+
+    def kill_soon(step: int) -> None:
+        if step == 1:
+            killer.append(threading.Timer(seconds, bucket.kill))
+            killer[0].start()
+
+    trashing.observer = Watcher(kill_soon)
+    trashing.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=200)
+    killer[0].join()
+    bucket.start()
+    sql(trashing.engine, "DELETE FROM housekeeping.circuit_breakers")
+    trashing.observer = Watcher()
+    trashing.now += HOUR
+    assert trashing.drain().status == "succeeded"
+    trashing.clean("bucket", run_id="run-2", older_than=NO_AGE, allow_large_deletion=True)
+    assert [name for name in bucket.names() if not name.startswith("housekeeping-trash/")] == ["live/a.pdf"]
+    assert len(in_trash(bucket)) == len(names)
+    # Each is on record, so that an undo finds it.
+    recorded = column(trashing.engine, "SELECT trash_name FROM housekeeping.trashed_files")
+    assert sorted(recorded) == in_trash(bucket)
+    for run_id in ("run-1", "run-2"):
+        trashing.undo(run_id)
+    assert bucket.names() == sorted([*names, "live/a.pdf"])
 
 
 def test_sessions_end_while_the_server_is_dead_and_their_files_follow(world: World, bucket: Bucket) -> None:

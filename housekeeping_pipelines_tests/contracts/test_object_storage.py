@@ -17,6 +17,7 @@ import pytest
 
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage import (
+    Moves,
     ObjectExists,
     ObjectMissing,
     ObjectStorage,
@@ -232,6 +233,28 @@ class TestMoving:
         with pytest.raises(ObjectMissing):
             filled.move("missing.txt", "other.txt")
         assert names(filled) == sorted(NAMES)
+
+
+class TestMovingMany:
+    def test_each_name_is_in_one_part(self, filled: ObjectStorage) -> None:
+        targets = {"a.txt": "trash/a.txt", "dir/b.txt": "trash/b.txt", "K0000": "k0000", "missing.txt": "trash/m.txt"}
+        moves = filled.move_many(targets)
+        assert moves == Moves(frozenset({"a.txt", "dir/b.txt"}), frozenset({"missing.txt"}), frozenset({"K0000"}))
+        left = {*NAMES, "trash/a.txt", "trash/b.txt"} - {"a.txt", "dir/b.txt"}
+        assert names(filled) == sorted(left)
+        assert filled.download("trash/b.txt") == b"dir/b.txt"
+        assert filled.download("k0000") == b"k0000"
+
+    def test_nothing(self, filled: ObjectStorage) -> None:
+        assert filled.move_many({}) == Moves()
+
+    def test_a_hundred(self, storage: ObjectStorage) -> None:
+        many = [f"many/{number:03}.txt" for number in range(100)]
+        for name in many:
+            storage.upload(name, name.encode())
+        moves = storage.move_many({name: f"trash/{name}" for name in many})
+        assert moves == Moves(moved=frozenset(many))
+        assert names(storage) == [f"trash/{name}" for name in many]
 
 
 class TestMissingStore:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.application.sample import TABLE_COMMENT
 from housekeeping_pipelines.application.tables import metadata
 from housekeeping_pipelines.demo import words as sample_words
-from housekeeping_pipelines.demo.platform import LEFT_EMPTY, MARKER, SampleSize, create_sample, reset_sample
+from housekeeping_pipelines.demo.platform import LEFT_EMPTY, SampleSize, create_sample, reset_sample
 from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:
@@ -353,7 +354,7 @@ def test_the_planner_knows_the_size_of_every_table(platform: sa.Engine) -> None:
 
 
 def test_reset_takes_the_sample_and_nothing_else(engine: sa.Engine) -> None:
-    _execute(engine, "CREATE TABLE notes (id int)", f"COMMENT ON TABLE notes IS '{MARKER}'")
+    _execute(engine, "CREATE TABLE notes (id int)", f"COMMENT ON TABLE notes IS '{TABLE_COMMENT}'")
     rows = create_sample(engine, conversations=50, now=NOW)
     before = _checksums(engine)
     reset_sample(engine)

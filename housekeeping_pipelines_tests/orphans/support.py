@@ -50,7 +50,7 @@ def search(
 ) -> Orphans:
     """A search with an age floor of a day."""
     given: dict[str, Any] = {"floor": NOW - timedelta(hours=24), "limits": Limits(), "kind": Kind()} | more
-    folder = storage or LocalFolder(root)
+    folder = storage or LocalFolder(root, trust_mtime=True)
 
     def stored(names: Collection[str]) -> set[str]:
         return {found.name for found in folder.examine(sorted(names, key=str.encode))}

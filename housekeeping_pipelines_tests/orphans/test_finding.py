@@ -47,7 +47,7 @@ class Interrupted(LocalFolder):
     """A folder in which something happens when the first of the listing was read, or when all of it was."""
 
     def __init__(self, root: Path, *, first: Callable[[], object] | None = None, last: Callable[[], object]) -> None:
-        super().__init__(root)
+        super().__init__(root, trust_mtime=True)
         self.first, self.last = first, last
 
     def name_chunks(self, prefix: str = "", size: int = 1) -> Iterator[list[str]]:
@@ -268,7 +268,7 @@ def test_a_store_that_lists_with_details(engine: sa.Engine, root: Path) -> None:
     make(root, "young.jpg", hours=1)
     refer(engine, "used\t.jpg")
     with engine.connect() as connection:
-        found = search(connection, root, *media(engine, root), storage=Bucket(root))
+        found = search(connection, root, *media(engine, root), storage=Bucket(root, trust_mtime=True))
         assert list(found.candidates(10)) == [[StoredObject("lost.jpg", 7, NOW - timedelta(hours=48))]]
     findings = found.findings
     assert (findings.scanned, findings.young, findings.unrecognised) == (5, 2, 1)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,10 @@ import pytest
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.object_storage import ObjectExists, ObjectMissing, StorageRefused, Usage
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
+from housekeeping_pipelines_tests.mounts import mounted, mounted_again, needs_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system or act as another user")
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -57,16 +57,43 @@ def listed(folder: LocalFolder, prefix: str = "") -> list[str]:
     return found
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "none", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("this machine does not let root mount a file system")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
+class TestAges:
+    def test_a_time_that_a_copy_took_over_makes_no_file_older(self, root: Path) -> None:
+        before = datetime.now(UTC) - timedelta(seconds=5)
+        folder = fill(root, "copy.jpg")
+        for seconds in (0, 10**9):
+            os.utime(root / "copy.jpg", (seconds, seconds))
+            found = folder.stat("copy.jpg")
+            assert found is not None
+            assert found.modified == datetime.fromtimestamp(seconds, UTC)
+            assert found.there_since is not None
+            assert found.there_since > before
+            (listed_one,) = folder.list()
+            assert listed_one == found
+            assert next(folder.examine(["copy.jpg"])) == found
+        trusting = LocalFolder(root, trust_mtime=True).stat("copy.jpg")
+        assert trusting is not None
+        assert trusting.there_since == datetime.fromtimestamp(10**9, UTC)
+
+    def test_a_time_in_the_future_counts(self, root: Path) -> None:
+        folder = fill(root, "camera.jpg")
+        os.utime(root / "camera.jpg", (4e9, 4e9))
+        found = folder.stat("camera.jpg")
+        assert found is not None
+        assert found.there_since == datetime.fromtimestamp(4e9, UTC)
+
+
+class TestFoldersThatAreNotPartOfIt:
+    def test_nothing_in_them_is_seen_or_touched(self, root: Path) -> None:
+        fill(root, "a.txt", "inner/b.txt", "inner/deep/c.txt", "inner2/d.txt", "other/inner/e.txt")
+        folder = LocalFolder(root, without=[root / "inner"])
+        assert listed(folder) == ["a.txt", "inner2/d.txt", "other/inner/e.txt"]
+        assert listed(folder, "inner/") == []
+        assert folder.stat("inner/b.txt") is None
+        assert list(folder.examine(["inner/b.txt", "inner/deep/c.txt"])) == []
+        assert folder.remove(["inner/b.txt"]).absent == {"inner/b.txt"}
+        assert folder.move_many({"inner/b.txt": "b.txt"}).absent == {"inner/b.txt"}
+        assert (root / "inner/b.txt").exists()
 
 
 class TestLinks:
@@ -170,8 +197,11 @@ class TestScanning:
     def test_the_trash_is_left_out_of_everything_only(self, root: Path) -> None:
         trashed = f"{TRASH_FOLDER}/run/a.txt"
         folder = fill(root, "b.txt", trashed, f"sub/{TRASH_FOLDER}/c.txt")
-        assert listed(folder) == ["b.txt", f"sub/{TRASH_FOLDER}/c.txt"]
-        assert folder.usage() == Usage(2, len("b.txt") + len(f"sub/{TRASH_FOLDER}/c.txt"))
+        assert listed(folder) == ["b.txt"]
+        assert list(folder.name_chunks()) == [["b.txt"]]
+        assert folder.usage() == Usage(1, len("b.txt"))
+        assert listed(folder, "sub/") == []
+        assert listed(folder, f"sub/{TRASH_FOLDER}/") == [f"sub/{TRASH_FOLDER}/c.txt"]
         assert listed(folder, TRASH_FOLDER) == listed(folder, f"{TRASH_FOLDER}/ru") == [trashed]
 
     def test_a_folder_that_vanishes_is_passed_over(self, root: Path) -> None:
@@ -289,6 +319,28 @@ class TestMoving:
             folder.move("a.txt", "other/a.txt")
         assert caught.value.hint
         assert listed(folder) == ["a.txt"]
+
+    @needs_root
+    @pytest.mark.parametrize("again", [False, True], ids=["another device", "the same device"])
+    def test_each_file_system_is_a_volume_of_its_own(self, root: Path, tmp_path: Path, again: bool) -> None:
+        (there := tmp_path / "there").mkdir()
+        with mounted_again(root / "a/disk", there) if again else mounted(root / "a/disk"):
+            folder = fill(root, "a.txt", "a/b.txt", "a/disk/c.txt", "a/disk/deep/d.txt")
+            assert sorted(name for chunk in folder.name_chunks() for name in chunk) == [
+                "a.txt",
+                "a/b.txt",
+                "a/disk/c.txt",
+                "a/disk/deep/d.txt",
+            ]
+            assert folder.volumes == ["a/disk/"]
+            names = ("a.txt", "a/b.txt", "a/disk/c.txt", "a/disk/deep/d.txt", "a/disk/gone/e.txt", "gone/f.txt")
+            assert [folder.volume_of(name) for name in names] == ["", "", "a/disk/", "a/disk/", "a/disk/", ""]
+            trashed = f"a/disk/{TRASH_FOLDER}/run/a/disk/deep/d.txt"
+            folder.move("a/disk/deep/d.txt", trashed)
+            assert listed(folder) == ["a.txt", "a/b.txt", "a/disk/c.txt"]
+            folder.move(trashed, "a/disk/deep/d.txt")
+            # The folders of the trash go when they are empty.
+            assert not (root / "a/disk" / TRASH_FOLDER / "run").exists()
 
     @needs_root
     def test_a_read_only_file_system(self, root: Path) -> None:

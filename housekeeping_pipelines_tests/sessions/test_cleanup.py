@@ -36,7 +36,7 @@ def far() -> Iterator[StorageServer]:
 @pytest.fixture
 def remote(engine: sa.Engine, tmp_path: Path, far: StorageServer) -> World:
     """The bucket is a server's, whose clock is the real one."""
-    environ = {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key}
+    environ = {"SUPABASE_URL": far.url, "SUPABASE_KEY": far.key, "STORAGE_TRASH_PREFIX": ""}
     return World(engine, tmp_path, environ, now=datetime.now(UTC) + timedelta(minutes=1))
 
 

@@ -183,8 +183,8 @@ def _run(settings: Settings, task: str, config: dict[str, Any], *, queue: bool, 
 def _statistics(settings: Settings, hours: int) -> StorageStatistics:
     from housekeeping_pipelines.application.platform import Platform
     from housekeeping_pipelines.sessions.usage import MEGABYTE, storage_statistics
+    from housekeeping_pipelines.stores.folders import BUCKET
     from housekeeping_pipelines.stores.stores import Stores
-    from housekeeping_pipelines.stores.uses import BUCKET
 
     with session.platform_connection(settings) as connection:
         return storage_statistics(
@@ -207,9 +207,10 @@ def _show_statistics(found: StorageStatistics) -> None:
         ("Total files", f"{found.total_files:,}"),
         ("Total size", f"{in_units(found.total_size_bytes)}, {quota}"),
         ("By type", types or "none"),
-        ("Old files", f"{found.old_files:,} written more than {found.hours} h ago"),
+        ("Old files", f"{found.old_files:,} there for more than {found.hours} h"),
         ("Old sessions", f"{found.old_sessions:,} not used for more than {found.hours} h"),
         ("Waiting", f"{found.waiting_files:,} files to be removed, {found.stuck_files:,} of them failed often"),
+        ("In the trash", f"{found.trash_files:,} files, {in_units(found.trash_bytes)}, beside the total"),
         ("Recommended", found.recommendation),
     ]
     if found.error is not None:

@@ -159,8 +159,8 @@ def _stored(settings: Settings, subject: str) -> tuple[Any, str, str] | None:
     Raises:
         ConfigurationError: the file is not in one of the folders.
     """
+    from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
     from housekeeping_pipelines.stores.stores import Stores
-    from housekeeping_pipelines.stores.uses import BUCKET, MEDIA, UPLOADS
 
     type_, _, name = subject.partition(":")
     if type_ == "object" and name.strip("/"):

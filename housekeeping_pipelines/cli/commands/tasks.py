@@ -172,7 +172,7 @@ def show(outcome: launch.Outcome, settings: Settings) -> None:
         what = f"[dim]{_amounts(back)}, until {last:%Y-%m-%d}[/]"
         output.echo(f"[dim]undo[/] {output.command()} undo {outcome.run_id[:8]}   {what}")
     if any(lost.values()):
-        why = "STORAGE_TRASH_PREFIX is not set" if settings.trash_retention_days else "TRASH_RETENTION_DAYS is 0"
+        why = "STORAGE_TRASH_PREFIX is empty" if settings.trash_retention_days else "TRASH_RETENTION_DAYS is 0"
         output.echo(f"[yellow]![/] {_amounts(lost)} deleted permanently: {why}")
 
 

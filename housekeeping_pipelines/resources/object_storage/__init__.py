@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 
@@ -39,12 +39,21 @@ class StoredObject:
 
     Attributes:
         size: bytes; None if it is not known.
-        modified: when its content was last written, in UTC; None if it is not known.
+        modified: when its content was last written, in UTC; None if it is not known. A copy may have its original's.
+        changed: when its status last changed, which no program can set, in UTC; None if storage has no such time.
     """
 
     name: str
     size: int | None
     modified: datetime | None
+    changed: datetime | None = None
+
+    @property
+    def there_since(self) -> datetime | None:
+        """What its age counts from: the later of the two; None if it is not known."""
+        if self.modified is None or self.changed is None:
+            return self.modified
+        return max(self.modified, self.changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,25 @@ class Removal:
 
     removed: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    failed: dict[str, str] = field(default_factory=dict)
+    unavailable: Unavailable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What became of each name that was to be moved.
+
+    Attributes:
+        moved: they were found at their targets, and not where they were.
+        absent: they no longer existed.
+        taken: something else is at their targets, and they stayed.
+        failed: they stayed, or their state is unknown, each with the reason.
+        unavailable: set if storage stopped answering for some of the failed, for which a later attempt may succeed.
+    """
+
+    moved: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    taken: frozenset[str] = frozenset()
     failed: dict[str, str] = field(default_factory=dict)
     unavailable: Unavailable | None = None
 
@@ -98,6 +126,12 @@ class ObjectStorage(Protocol):
     def remove(self, names: Sequence[str]) -> Removal:
         """Remove objects permanently; every name is in exactly one part of the result."""
 
+    def volume_of(self, name: str) -> str:
+        """The beginning of a name up to the file system that holds it, with a slash; empty for the store's own.
+
+        An object can be moved only within its volume.
+        """
+
     def move(self, source: str, target: str) -> None:
         """Rename an object, keeping its content.
 
@@ -105,6 +139,9 @@ class ObjectStorage(Protocol):
             ObjectMissing: there is nothing at `source`.
             ObjectExists: there is something at `target`, which is kept.
         """
+
+    def move_many(self, targets: Mapping[str, str]) -> Moves:
+        """Rename objects, each to its target; every name is in exactly one part of the result."""
 
     def upload(self, name: str, content: bytes) -> None:
         """Write an object, replacing one of the same name."""

@@ -14,12 +14,14 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.atomic_files import replace_file
-from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.object_storage import (
+    Moves,
     ObjectExists,
     ObjectMissing,
     Removal,
@@ -32,11 +34,12 @@ from housekeeping_pipelines.resources.object_storage.local_scan import scan
 from housekeeping_pipelines.resources.object_storage.local_walk import MAX_RETRIES, PASS, READ, DirectoryWalk, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from housekeeping_pipelines.resources.object_storage.local_scan import Level
 
-# Not part of the listing of the whole store; its folders are removed when they are empty.
+# The trash of a volume, at its root. No listing goes into a folder of this name unless the prefix does; its folders are
+# removed when they are empty.
 TRASH_FOLDER = ".housekeeping-trash"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,20 +56,33 @@ class LocalFolder:
     Attributes:
         inner_links: symbolic links that the last `name_chunks` skipped and that point into the folder itself, or to
             one of its parents.
+        volumes: the file systems that the last `name_chunks` found mounted below the folder, as beginnings of names.
     """
 
     inner_links: builtins.list[str]
+    volumes: builtins.list[str]
 
-    def __init__(self, root: Path, *, variable: str | None = None) -> None:
+    def __init__(
+        self, root: Path, *, variable: str | None = None, trust_mtime: bool = False, without: Collection[Path] = ()
+    ) -> None:
         """
         Args:
             root: may itself be a link, which is resolved once, here.
             variable: the setting that named it, for hints.
+            trust_mtime: True leaves `changed` out, so that age counts from the time that a program may have set.
+            without: folders below the root that are not part of the store.
         """
         self._given = root
         self._root = root.resolve()
         self._variable = variable
+        self._trust_mtime = trust_mtime
+        inner = [folder.resolve() for folder in without]
+        self._without = frozenset(
+            f"{folder.relative_to(self._root).as_posix()}/" for folder in inner if self._root in folder.parents
+        )
+        self._volume_of_folder: dict[str, str] = {}
         self.inner_links = []
+        self.volumes = []
 
     @property
     def label(self) -> str:
@@ -84,7 +100,7 @@ class LocalFolder:
             os.close(self._open_root(READ))
 
     def list(self, prefix: str = "", *, details: bool = True) -> Iterator[StoredObject]:
-        """Every file whose name begins with `prefix`, without the trash if `prefix` is empty.
+        """Every file whose name begins with `prefix`, without the trash unless `prefix` leads into it.
 
         A folder that is removed meanwhile is skipped. Memory grows with depth, not with the number of files.
 
@@ -103,7 +119,7 @@ class LocalFolder:
                     continue
                 except OSError as error:
                     raise explain(error, f"cannot examine {shown(level.name + name)}") from error
-                yield _stored(level.name + name, status)
+                yield self._stored(level.name + name, status)
 
     def name_chunks(self, prefix: str = "", size: int = 10_000) -> Iterator[builtins.list[str]]:
         """The names alone, at most `size` in a list: what `list` yields, but fast.
@@ -113,10 +129,11 @@ class LocalFolder:
         Raises:
             ConfigurationError, StorageRefused: as `list`.
         """
-        self.inner_links = []
+        self.inner_links, self.volumes = [], []
         chunk: builtins.list[str] = []
         for level, names in self._scan(prefix):
             self._note_links(level)
+            self._note_volume(level)
             folder = level.name
             chunk += [folder + name for name in names]
             while len(chunk) >= size:
@@ -153,6 +170,20 @@ class LocalFolder:
         self._sweep_trash(removed)
         return Removal(frozenset(removed), frozenset(absent), failed)
 
+    def volume_of(self, name: str) -> str:
+        """See `ObjectStorage`. A folder that does not exist is on the volume of its parent."""
+        folder = name.rpartition("/")[0]
+        if not folder:
+            return ""
+        if folder not in self._volume_of_folder:
+            below = self._volume_of_folder[folder] = self.volume_of(folder)
+            with suppress(OSError, ValueError):
+                path = self._root / folder
+                if f"{folder}/" in self._mounts or path.lstat().st_dev != path.parent.stat().st_dev:
+                    below = f"{folder}/"
+            self._volume_of_folder[folder] = below
+        return self._volume_of_folder[folder]
+
     def move(self, source: str, target: str) -> None:
         """Rename a file within the root, making the folders of `target`; completes a move that was interrupted.
 
@@ -179,6 +210,31 @@ class LocalFolder:
                         continue
                 break
         self._sweep_trash({source})
+
+    def move_many(self, targets: Mapping[str, str]) -> Moves:
+        """Rename files one after another; a folder that does not answer ends it."""
+        moved: set[str] = set()
+        absent: set[str] = set()
+        taken: set[str] = set()
+        failed: dict[str, str] = {}
+        unavailable: Unavailable | None = None
+        for name, target in targets.items():
+            if unavailable is not None:
+                failed[name] = unavailable.one_line
+                continue
+            try:
+                self.move(name, target)
+            except ObjectMissing:
+                absent.add(name)
+            except ObjectExists:
+                taken.add(name)
+            except Unavailable as error:
+                unavailable, failed[name] = error, error.one_line
+            except StorageRefused as error:
+                failed[name] = error.one_line
+            else:
+                moved.add(name)
+        return Moves(frozenset(moved), frozenset(absent), frozenset(taken), failed, unavailable)
 
     def upload(self, name: str, content: bytes) -> None:
         """Write a file atomically, replacing one of the same name."""
@@ -235,15 +291,29 @@ class LocalFolder:
         finally:
             os.close(root)
 
+    @cached_property
+    def _mounts(self) -> frozenset[str]:
+        # A folder that is mounted a second time is on the same device, and no file can be moved out of it all the same.
+        import psutil
+
+        mounted = [Path(partition.mountpoint) for partition in psutil.disk_partitions(all=True)]
+        below = [point.relative_to(self._root) for point in mounted if self._root in point.parents]
+        return frozenset(f"{point.as_posix()}/" for point in below)
+
     def _look(self, walk: DirectoryWalk, name: str) -> StoredObject | None:
         try:
             status = self._status(walk, name)
         except OSError as error:
             raise explain(error, f"cannot examine {shown(name)}") from error
-        return None if status is None else _stored(name, status)
+        return None if status is None else self._stored(name, status)
 
-    @staticmethod
-    def _status(walk: DirectoryWalk, name: str) -> os.stat_result | None:
+    def _stored(self, name: str, status: os.stat_result) -> StoredObject:
+        changed = None if self._trust_mtime else _moment(status.st_ctime_ns)
+        return StoredObject(name, status.st_size, _moment(status.st_mtime_ns), changed)
+
+    def _status(self, walk: DirectoryWalk, name: str) -> os.stat_result | None:
+        if self._without and any(name.startswith(folder) for folder in self._without):
+            return None
         try:
             status = os.stat(name.rpartition("/")[2], dir_fd=walk.parent(name), follow_symlinks=False)
         except OSError as error:
@@ -304,8 +374,9 @@ class LocalFolder:
         """Remove the folders of the trash that these names leave empty, deepest first."""
         folders = {
             "/".join(parts[:depth])
-            for parts in (name.split("/") for name in names if name.startswith(f"{TRASH_FOLDER}/"))
-            for depth in range(1, len(parts))
+            for parts in (name.split("/") for name in names if TRASH_FOLDER in name)
+            if TRASH_FOLDER in parts
+            for depth in range(parts.index(TRASH_FOLDER) + 1, len(parts))
         }
         if not folders:
             return
@@ -315,7 +386,15 @@ class LocalFolder:
                     os.rmdir(folder.rpartition("/")[2], dir_fd=walk.parent(folder))
 
     def _scan(self, prefix: str) -> Iterator[tuple[Level, builtins.list[str]]]:
-        return scan(lambda: self._open_root(READ), self.label, prefix, "" if prefix else TRASH_FOLDER)
+        hidden = "" if TRASH_FOLDER in prefix else TRASH_FOLDER
+        if any(prefix.startswith(folder) for folder in self._without):
+            return iter(())
+        return scan(lambda: self._open_root(READ), self.label, prefix, hidden, self._without)
+
+    def _note_volume(self, level: Level) -> None:
+        found = level.is_volume or level.name in self._mounts
+        if found and level.name and level.name not in self.volumes:
+            self.volumes.append(level.name)
 
     def _note_links(self, level: Level) -> None:
         for name in level.links:
@@ -332,6 +411,6 @@ def _parts(name: str) -> list[str]:
     return name.split("/")
 
 
-def _stored(name: str, status: os.stat_result) -> StoredObject:
+def _moment(nanoseconds: int) -> datetime:
     # A float of seconds would lose the nanoseconds' upper digits too.
-    return StoredObject(name, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000))
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)

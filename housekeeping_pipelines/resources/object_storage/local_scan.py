@@ -10,20 +10,23 @@ from housekeeping_pipelines.resources.object_storage.local_errors import NOT_THE
 from housekeeping_pipelines.resources.object_storage.local_walk import READ, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 # Entries of a folder in one page.
 _ENTRIES = 1000
 
 
-def scan(open_root: Callable[[], int], label: str, prefix: str, hidden: str) -> Iterator[tuple[Level, list[str]]]:
+def scan(
+    open_root: Callable[[], int], label: str, prefix: str, hidden: str, without: Collection[str] = ()
+) -> Iterator[tuple[Level, list[str]]]:
     """Each folder with the names of a page of its files, as often as it has pages.
 
     Args:
         open_root: opens the folder whose files are listed, for reading.
         label: names it in messages.
         prefix: what the names begin with.
-        hidden: a folder that is skipped.
+        hidden: the name of folders that are skipped, wherever they are.
+        without: further folders that are skipped, from the root, with a slash at the end.
     """
     folder, slash, beginning = prefix.rpartition("/")
     if slash and not is_name(folder):
@@ -39,11 +42,14 @@ def scan(open_root: Callable[[], int], label: str, prefix: str, hidden: str) -> 
             if level is None:
                 return
             levels.append(level)
-        levels[0].limit(beginning, hidden)
+        levels[0].limit(beginning)
         while levels:
             level = levels[-1]
             if level.folders:
-                if (below := _enter(level, level.folders.pop(), keep=True)) is not None:
+                part = level.folders.pop()
+                if part == hidden or (without and f"{level.name}{part}/" in without):
+                    continue
+                if (below := _enter(level, part, keep=True)) is not None:
                     levels.append(below)
             elif level.ended:
                 levels.pop().close()
@@ -61,15 +67,17 @@ class Level:
         folders: subfolders that were found and not entered yet.
         links: the symbolic links of the last page.
         ended: all entries were read.
+        is_volume: another file system begins here.
     """
 
-    def __init__(self, folder: int, name: str) -> None:
+    def __init__(self, folder: int, name: str, above: int | None = None) -> None:
         self.folder = folder
         self.name = name
+        self.device = os.fstat(folder).st_dev
+        self.is_volume = above is not None and self.device != above
         self.folders: list[str] = []
         self.links: list[str] = []
         self.ended = False
-        self._hidden = ""
         self._others = 0
         try:
             self._scan = os.scandir(folder)
@@ -78,9 +86,8 @@ class Level:
             raise
         self._entries: Iterator[os.DirEntry[str]] = self._scan
 
-    def limit(self, beginning: str, hidden: str) -> None:
-        """Skip names that do not begin with `beginning`, and the folder `hidden`."""
-        self._hidden = hidden
+    def limit(self, beginning: str) -> None:
+        """Skip names that do not begin with `beginning`."""
         if beginning:
             self._entries = (entry for entry in self._scan if entry.name.startswith(beginning))
 
@@ -101,8 +108,7 @@ class Level:
     def _is_other(self, entry: os.DirEntry[str]) -> Literal[False]:
         self._others += 1
         if entry.is_dir(follow_symlinks=False):
-            if entry.name != self._hidden:
-                self.folders.append(entry.name)
+            self.folders.append(entry.name)
         elif entry.is_symlink():
             self.links.append(entry.name)
         return False
@@ -114,7 +120,7 @@ def _enter(level: Level, part: str, *, keep: bool = False) -> Level | None:
     try:
         with explained(f"cannot list the folder {shown(name)}"):
             try:
-                return Level(os.open(part, READ, dir_fd=level.folder), name)
+                return Level(os.open(part, READ, dir_fd=level.folder), name, level.device)
             except OSError as error:
                 if error.errno in NOT_THERE:
                     return None

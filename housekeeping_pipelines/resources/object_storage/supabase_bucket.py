@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.resources.object_storage import (
+    Moves,
     ObjectExists,
     ObjectMissing,
     Removal,
@@ -45,7 +46,7 @@ from housekeeping_pipelines.resources.object_storage.supabase_names import (
 from housekeeping_pipelines.resources.object_storage.supabase_retry import RetryPolicy, call_with_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from storage3 import SyncStorageClient
     from storage3.types import SearchV2Object
@@ -202,6 +203,10 @@ class SupabaseBucket:
             unavailable=next((error for error in errors if isinstance(error, Unavailable)), None),
         )
 
+    def volume_of(self, name: str) -> str:
+        """Always empty: a bucket is one volume."""
+        return ""
+
     def move(self, source: str, target: str) -> None:
         """Rename an object, one request; its modification time becomes now."""
         # The server would accept a target that the client could not address afterwards.
@@ -222,6 +227,49 @@ class SupabaseBucket:
             self._bucket_client().move(source, target)
 
         self._call_for_object(f"move {source!r} to {target!r}", once)
+
+    def move_many(self, targets: Mapping[str, str]) -> Moves:
+        """Rename objects with concurrent requests, and look at both places afterwards, whatever storage answered."""
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="storage") as pool:
+            errors = dict(zip(targets, pool.map(self._attempt_move, targets, targets.values()), strict=True))
+        if errors and all(isinstance(error, Unavailable) for error in errors.values()):
+            return Moves(
+                failed={name: error.one_line for name, error in errors.items() if error is not None},
+                unavailable=next(error for error in errors.values() if isinstance(error, Unavailable)),
+            )
+        left = {found.name for found in self.examine(sorted(targets))}
+        arrived = {found.name for found in self.examine(sorted(set(targets.values())))}
+        moved: set[str] = set()
+        absent: set[str] = set()
+        taken: set[str] = set()
+        failed: dict[str, str] = {}
+        for name, target in targets.items():
+            error = errors[name]
+            if name in left and isinstance(error, ObjectExists):
+                taken.add(name)
+            elif name in left:
+                failed[name] = "storage did not move it" if error is None else error.one_line
+            elif isinstance(error, ObjectMissing):
+                absent.add(name)
+            elif target in arrived:
+                moved.add(name)
+            else:
+                failed[name] = "storage moved it, and has it in neither place" if error is None else error.one_line
+        unavailable = next((errors[name] for name in failed if isinstance(errors[name], Unavailable)), None)
+        return Moves(
+            frozenset(moved),
+            frozenset(absent),
+            frozenset(taken),
+            failed,
+            unavailable if isinstance(unavailable, Unavailable) else None,
+        )
+
+    def _attempt_move(self, source: str, target: str) -> HousekeepingError | None:
+        try:
+            self.move(source, target)
+        except HousekeepingError as error:
+            return error
+        return None
 
     def upload(self, name: str, content: bytes) -> None:
         """Write an object, over what is there."""

@@ -2,6 +2,7 @@
 
     HousekeepingError           1  something failed
     ├── ConfigurationError      2  a setting, an option, a file or a mapping is wrong; nothing was started
+    │   └── Absent              2  the platform has no such table or column: the task is skipped
     ├── Refused                 3  a guard stopped the run before it deleted anything
     └── Unavailable             1  a component does not answer
 
@@ -37,6 +38,10 @@ class ConfigurationError(HousekeepingError):
     """A setting, an option, a file or a mapping is wrong."""
 
     exit_code = 2
+
+
+class Absent(ConfigurationError):
+    """The platform lacks a table or a column without which a task has nothing to do."""
 
 
 class Refused(HousekeepingError):

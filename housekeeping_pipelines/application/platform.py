@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.application import tables
 from housekeeping_pipelines.application.config import load_config
-from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.errors import Absent, ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    import sqlalchemy as sa
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.settings import Settings
@@ -36,11 +36,11 @@ class MappedTable:
         """The column with our name for it.
 
         Raises:
-            ConfigurationError: the live table lacks it.
+            Absent: the live table lacks it.
         """
         found = self.get(column)
         if found is None:
-            raise ConfigurationError(
+            raise Absent(
                 f"{self.live.label} has no column for {self.ours}.{column}",
                 hint=f"map it under tables.{self.ours}.columns in housekeeping.yaml",
             )
@@ -67,14 +67,16 @@ class Platform:
         """The table with our name for it.
 
         Raises:
-            ConfigurationError: the live database has no such table or lacks a column; suggests the nearest names.
+            Absent: the live database has no such table or lacks a column; suggests the nearest names.
+            ConfigurationError: it lacks one that the mapping names or has to declare, or a column is of another type.
         """
         mapping = self.config.tables.get(ours)
         name = (mapping and mapping.name) or ours
         live = self.catalog.find(name)
         hint = f"map it under tables.{ours} in housekeeping.yaml"
         if live is None:
-            raise ConfigurationError(f"there is no table {name}{self.catalog.nearest(name)}", hint=hint)
+            kind = Absent if mapping is None or mapping.name is None else ConfigurationError
+            raise kind(f"there is no table {name}{self.catalog.nearest(name)}", hint=hint)
         given = mapping.columns if mapping else {}
         optional = tables.OPTIONAL_COLUMNS.get(ours, {})
         existing = {column.name for column in live.columns}
@@ -84,6 +86,8 @@ class Platform:
             theirs = given.get(column.name, column.name)
             if theirs is None or theirs in existing:
                 names[column.name] = theirs
+                if theirs is not None and optional.get(column.name) != "not needed":
+                    _check_type(live, theirs, column)
             elif column.name in optional and column.name not in given:
                 if _must_be_declared(ours, column.name, live, expected):
                     raise ConfigurationError(
@@ -92,7 +96,8 @@ class Platform:
                     )
                 names[column.name] = None
             else:
-                raise ConfigurationError(
+                kind = ConfigurationError if column.name in given else Absent
+                raise kind(
                     f"{live.label} has no column {theirs}{live.nearest(theirs)}",
                     hint=f"map it under tables.{ours}.columns in housekeeping.yaml",
                 )
@@ -161,6 +166,27 @@ class Platform:
                         )
                     )
         return tuple(found)
+
+
+def _check_type(live: Table, theirs: str, ours: sa.Column[Any]) -> None:
+    """
+    Raises:
+        ConfigurationError: a moment is to be read from a column of another type, or a flag is.
+    """
+    found = live.type_of(theirs)
+    if isinstance(ours.type, sa.DateTime):
+        wanted, fits = "a date or a timestamp", found == "date" or found.startswith("timestamp with")
+        # A platform may have a flag in the place of this moment.
+        fits |= ours.name == "email_verified_at" and found == "boolean"
+    elif isinstance(ours.type, sa.Boolean):
+        wanted, fits = "a boolean", found == "boolean"
+    else:
+        return
+    if not fits:
+        raise ConfigurationError(
+            f"{live.label}.{theirs} is {found}, and {ours.table.name}.{ours.name} is {wanted}",
+            hint=f"map another column under tables.{ours.table.name}.columns in housekeeping.yaml, or null",
+        )
 
 
 def _must_be_declared(ours: str, column: str, live: Table, expected: Collection[str | None]) -> bool:

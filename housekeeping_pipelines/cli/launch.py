@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from housekeeping_pipelines.cli import output, session
-from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused
+from housekeeping_pipelines.errors import Absent, ConfigurationError, HousekeepingError, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 failed or partial, 2 bad configuration, 3 refused; the worst of the tasks."""
+        """0 done, 1 failed or partial, 2 bad configuration, 3 refused; the worst of the tasks.
+
+        A task for which the platform has no tables is bad configuration only where it was asked for alone.
+        """
         codes = {self._code(report) for report in self.reports.values()}
+        if len(self.reports) == 1 and any(report.error_type == Absent.__name__ for report in self.reports.values()):
+            return Absent.exit_code
         return next((code for code in (1, 2, 3) if code in codes), 0)
 
     @staticmethod

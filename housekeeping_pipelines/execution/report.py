@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from housekeeping_pipelines.errors import HousekeepingError, Refused
+from housekeeping_pipelines.errors import Absent, HousekeepingError, Refused
 from housekeeping_pipelines.execution.wording import in_units
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ class Ending:
     @classmethod
     def of(cls, error: HousekeepingError) -> Self:
         """The ending of a run that an error kept from its work."""
-        status: Status = "refused" if isinstance(error, Refused) else "failed"
+        status: Status = "failed"
+        if isinstance(error, Refused):
+            status = "refused"
+        elif isinstance(error, Absent):
+            status = "skipped"
         return cls(status, error.one_line, type(error).__name__)
 
     @classmethod

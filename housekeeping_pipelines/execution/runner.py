@@ -65,6 +65,8 @@ class TaskRunner:
             report = started.report(Ending.of(error))
         except sa.exc.DBAPIError as error:
             report = started.report(Ending.of(database_errors.explain(error, self.engine.url)))
+        except UnicodeDecodeError as error:
+            report = started.report(Ending.of(database_errors.explain_text(error)))
         _log(report)
         return report
 

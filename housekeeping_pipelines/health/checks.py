@@ -20,6 +20,7 @@ from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
 from housekeeping_pipelines.postgres.engine import make_engine, opened
+from housekeeping_pipelines.postgres.requirements import schema_problem, server_problem
 from housekeeping_pipelines.stores.checks import check_stores
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.settings import Settings
     from housekeeping_pipelines.tasks.capability import Capability
+    from housekeeping_pipelines.tasks.jobs import Task
 
 # The oldest that the engine's tests have been run on.
 MINIMUM_SERVER_VERSION = 150_000
@@ -76,6 +78,8 @@ def _check_platform(
             "upgrade to PostgreSQL 15 or newer" if old else None,
             latency,
         )
+        if (problem := server_problem(connection)) is not None:
+            yield Check("database privileges", "failed", problem.message, problem.hint)
         yield from _check_schema(connection, settings)
         yield _check_pgvector(connection, needed=settings.vector_store_url is None)
         surroundings = Surroundings(
@@ -83,25 +87,22 @@ def _check_platform(
         )
         yield from _check_tables(surroundings, capabilities)
         for capability in capabilities:
-            for check in capability.checks:
-                yield from check(surroundings)
+            found = [finding for check in capability.checks for finding in check(surroundings)]
+            yield from found
+            named = {finding.name for finding in found}
+            for task in capability.tasks:
+                if f"task {task.name}" not in named:
+                    yield _check_task(surroundings, task)
 
 
 def _check_schema(connection: sa.Connection, settings: Settings) -> Iterator[Check]:
     revision = current_revision(connection)
     if revision is None:
-        may = connection.scalar(sa.text("SELECT has_database_privilege(current_database(), 'CREATE')"))
-        database, user = connection.engine.url.database, connection.engine.url.username
-        if may:
-            yield Check(
-                "schema housekeeping", "warning", "not made yet", "`housekeeping migrate`, or the first run, makes it"
-            )
+        if (problem := schema_problem(connection)) is not None:
+            yield Check("schema housekeeping", "failed", problem.message, problem.hint)
         else:
             yield Check(
-                "schema housekeeping",
-                "failed",
-                f"not made yet, and user {user!r} may not make it",
-                f'let an administrator run: GRANT CREATE ON DATABASE "{database}" TO "{user}"',
+                "schema housekeeping", "warning", "not made yet", "`housekeeping migrate`, or the first run, makes it"
             )
         return
     if revision != HEAD:
@@ -129,6 +130,16 @@ def _check_pgvector(connection: sa.Connection, *, needed: bool) -> Check:
         "not installed on the server: documents cannot be watched",
         "install pgvector there, or set VECTOR_STORE_URL",
     )
+
+
+def _check_task(surroundings: Surroundings, task: Task) -> Check:
+    """Whether the platform has the tables of a task that has no check of its own."""
+    try:
+        for name in task.tables:
+            surroundings.platform.table(name)
+    except ConfigurationError as error:
+        return Check.disabled(task.name, error)
+    return Check(f"task {task.name}", "ok", f"works on {', '.join(task.tables) or 'our own tables'}")
 
 
 def _check_tables(surroundings: Surroundings, capabilities: Sequence[Capability]) -> Iterator[Check]:

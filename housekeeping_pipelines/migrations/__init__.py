@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.errors import sqlstate
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
+from housekeeping_pipelines.postgres.requirements import schema_problem, server_problem
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
@@ -26,12 +27,17 @@ def ensure_schema(engine: sa.Engine) -> bool:
     """Create or upgrade the schema; False if it was up to date.
 
     Raises:
-        ConfigurationError: the user lacks the privilege, or the schema is of a newer version of this project.
+        ConfigurationError: the server or the user lacks what every run needs, the schema cannot be made or is someone
+            else's, or it is of a newer version of this project.
     """
     with engine.connect() as connection:
+        if (problem := server_problem(connection)) is not None:
+            raise problem.error()
         current = current_revision(connection)
         if current == HEAD:
             return False
+        if current is None and (problem := schema_problem(connection)) is not None:
+            raise problem.error()
         if current is not None and current > HEAD:
             raise ConfigurationError(
                 f"the schema {OUR_SCHEMA} is of version {current}, this program knows {HEAD}",
@@ -51,9 +57,10 @@ def ensure_schema(engine: sa.Engine) -> bool:
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """The version of our schema in the database; None if the schema does not exist."""
-    name = f"{OUR_SCHEMA}.alembic_version"
-    if connection.scalar(sa.select(sa.func.to_regclass(name))) is None:
+    """The version of our schema in the database; None if the schema does not exist, or is someone else's."""
+    # Another application may be migrated by Alembic, too.
+    names = [f"{OUR_SCHEMA}.{name}" for name in ("alembic_version", "trash_batches")]
+    if any(connection.scalar(sa.select(sa.func.to_regclass(name))) is None for name in names):
         return None
     versions = sa.table("alembic_version", sa.column("version_num", sa.Text), schema=OUR_SCHEMA)
     return connection.scalar(sa.select(versions.c.version_num))

@@ -41,6 +41,8 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: 
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,
+            # Without it, the driver takes texts of a database in SQL_ASCII for bytes.
+            "client_encoding": "UTF8",
             # Prepared statements fail behind a pooler that shares server connections.
             "prepare_threshold": None,
         },

@@ -65,6 +65,14 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
     return HousekeepingError(f"the database refuses: {text}")
 
 
+def explain_text(error: UnicodeDecodeError) -> HousekeepingError:
+    """The same for a text that the driver cannot read: a database in SQL_ASCII holds any bytes."""
+    return HousekeepingError(
+        f"the database holds a text that is not valid UTF-8: {error.object[:40]!r}",
+        hint="correct it, or move the platform to a database in UTF8",
+    )
+
+
 def _last_clause(text: str) -> str:
     """The end of libpq's message, after the addresses that it tried."""
     return text.split("failed: ", 1)[-1].removeprefix("FATAL: ").strip().rstrip(".")

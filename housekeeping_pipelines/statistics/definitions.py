@@ -9,6 +9,7 @@ from housekeeping_pipelines.execution.report import SUCCEEDED, Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.settings import Settings
+from housekeeping_pipelines.statistics.checks import check_statistics
 from housekeeping_pipelines.statistics.report import StatisticsReport
 from housekeeping_pipelines.statistics.snapshot import keep_snapshot, take_snapshot
 from housekeeping_pipelines.tasks.capability import Capability
@@ -51,4 +52,4 @@ def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
         settings,
         known_as=("statistics_generation", "Generate System Statistics"),
     )
-    return Capability(tasks=(GENERATE_STATISTICS,), schedules=(ticks,))
+    return Capability(tasks=(GENERATE_STATISTICS,), schedules=(ticks,), checks=(check_statistics,))

@@ -21,20 +21,26 @@ def take_snapshot(connection: sa.Connection, platform: Platform, now: datetime) 
     """Count, in one statement and so in one snapshot.
 
     Raises:
-        ConfigurationError: the live database has no such table.
+        ConfigurationError: the live database lacks a table or a column.
+    """
+    return Statistics(*connection.execute(counters(platform, now)).one())
+
+
+def counters(platform: Platform, now: datetime) -> sa.Select[int, int, int, int, int]:
+    """The statement that counts.
+
+    Raises:
+        ConfigurationError: the live database lacks a table or a column.
     """
     users, conversations, messages = (platform.table(name) for name in ("users", "conversations", "chat_messages"))
     since = now - timedelta(hours=24)
-    row = connection.execute(
-        sa.select(
-            sa.select(sa.func.count()).where(users["is_active"].is_(True)).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(conversations.live.selectable).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(messages.live.selectable).scalar_subquery(),
-            sa.select(sa.func.count()).where(conversations["created_at"] >= since).scalar_subquery(),
-            sa.select(sa.func.count()).where(messages["created_at"] >= since).scalar_subquery(),
-        )
-    ).one()
-    return Statistics(*row)
+    return sa.select(
+        sa.select(sa.func.count()).where(users["is_active"].is_(True)).scalar_subquery(),
+        sa.select(sa.func.count()).select_from(conversations.live.selectable).scalar_subquery(),
+        sa.select(sa.func.count()).select_from(messages.live.selectable).scalar_subquery(),
+        sa.select(sa.func.count()).where(conversations["created_at"] >= since).scalar_subquery(),
+        sa.select(sa.func.count()).where(messages["created_at"] >= since).scalar_subquery(),
+    )
 
 
 def keep_snapshot(connection: sa.Connection, statistics: Statistics, *, run_id: str, now: datetime) -> None:

@@ -16,7 +16,7 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.mirrors import BATCH_COLUMN, MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.deletion.store import InUse
 from housekeeping_pipelines.deletion.tables import kept_files, trash_batches
-from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.errors import Absent, ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.stores.columns import shape_of
@@ -117,7 +117,7 @@ class PlatformUses:
                 if theirs is not None:
                     found.append((table.live, theirs, {"transform": transform}))
                 elif column not in FILE_COLUMNS.get(name, ()):
-                    raise ConfigurationError(
+                    raise Absent(
                         f"tables.{name}.columns.{column} is null, and names files of {self.store}",
                         hint=f"name the column in housekeeping.yaml, or leave the task on {self.store} disabled",
                     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import sqlalchemy as sa
 
@@ -13,10 +14,13 @@ from housekeeping_pipelines.errors import Absent, ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.settings import Settings
+
+
+_Refers: TypeAlias = "Callable[[sa.ColumnElement[Any], sa.ColumnElement[Any]], sa.ColumnElement[bool]]"
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,14 @@ class Platform:
             )
         return live
 
+    def refers(self, child: MappedTable, column: str, parent: MappedTable, target: str) -> _Refers:
+        """How a column refers to another, compared as PostgreSQL's own key would compare them."""
+        theirs, wanted = child.names[column], parent.names[target]
+        assert theirs is not None  # noqa: S101 - the caller has used the columns
+        assert wanted is not None  # noqa: S101
+        comparison = self.catalog.comparison(child.live.column(theirs), parent.live.column(wanted))
+        return operator.eq if comparison is None else comparison.compare
+
     def also_deleted(self) -> tuple[Table, ...]:
         """The tables of which triggers may delete further rows.
 
@@ -150,6 +162,7 @@ class Platform:
                 )
                 if not declared:
                     name = f"{child.live.name}.{column}"
+                    comparison = self.catalog.comparison(child.live.column(column), parent.live.column(target))
                     problem = None
                     if not self.catalog.is_unique(parent.live, [target]):
                         problem = f"{parent.live.label}.{target} is not unique, so a value of it is not one row's"
@@ -163,6 +176,7 @@ class Platform:
                             "no action",
                             declared=False,
                             problem=problem,
+                            comparisons=() if comparison is None else (comparison,),
                         )
                     )
         return tuple(found)

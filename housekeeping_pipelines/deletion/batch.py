@@ -146,6 +146,8 @@ class Batch:
             )
             counter = DeletionCounter(context.connection, {table.oid for table in context.policy.also_deleted})
             counts = self._move_to_trash()
+            # What is deferred may delete, too.
+            context.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
             oids = {table.label: table.oid for table in context.plan.tables}
             named = {oids[label]: count for label, count in counts.items()}
             result.further = counter.further(named, context.plan.tables)
@@ -228,7 +230,7 @@ class Batch:
         """Whether the row exists to which a row of the key's child refers."""
         members = self._context.plan.members
         child, parent = members[key.child].selectable, members[key.parent].selectable.alias()
-        same = (child.c[own] == parent.c[target] for own, target in zip(key.columns, key.targets, strict=True))
+        same = key.same(child, parent)
         return sa.select(sa.literal(1)).select_from(parent).where(*same).correlate(child).exists()
 
     def _check_holds_on_dependents(self, holds: ActiveHolds) -> None:

@@ -126,7 +126,8 @@ class LockedRows:
         if not given:
             return None
         # The values are of the parent's types, which may be wider than the child's.
-        return matches(child, key.columns, given, [parent.type_of(name) for name in key.targets])
+        types = [parent.type_of(name) for name in key.targets]
+        return matches(child, key.columns, given, types, key.comparisons)
 
     def _lock(self, table: Table, which: sa.ColumnElement[bool]) -> dict[Key, LockedRow]:
         columns = KeyedColumns(table, self.plan.referred_columns(table))

@@ -92,7 +92,27 @@ def ensure_mirror(connection: sa.Connection, table: Table) -> Mirror:
             key=list(table.key),
         )
     )
+    keep_publishable(connection)
     return find_mirrors(connection, name=name)[0]
+
+
+# Mirrors have no key, and PostgreSQL deletes no row of a published table that nothing identifies.
+_UNIDENTIFIED = sa.text(
+    """
+    SELECT c.relname FROM housekeeping.trash_tables m JOIN pg_class c ON c.relname = m.mirror
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = :ours
+    WHERE c.relreplident = 'd' AND EXISTS (
+        SELECT FROM pg_publication p
+        WHERE (p.pubdelete OR p.pubupdate) AND (p.puballtables OR EXISTS (
+            SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid)))
+    """
+).bindparams(ours=OUR_SCHEMA)
+
+
+def keep_publishable(connection: sa.Connection) -> None:
+    """Let rows be deleted from mirrors that a publication of all tables has taken up; the caller commits."""
+    for name in connection.scalars(_UNIDENTIFIED).all():
+        _execute_quoted(connection, "ALTER TABLE {} REPLICA IDENTITY FULL", (OUR_SCHEMA, name))
 
 
 def _execute_quoted(connection: sa.Connection, statement: str, *names: tuple[str, str]) -> None:

@@ -102,8 +102,11 @@ class RestoredRows:
         return sa.or_(*found)
 
 
-def delete_own_rows(connection: sa.Connection, table: Table) -> int:
+def delete_own_rows(connection: sa.Connection, table: Table, since: str | None = None) -> int:
     """Delete the rows that this transaction has made: triggers did, on the insertion of other rows.
+
+    Args:
+        since: a transaction number; rows of savepoints before it stay.
 
     Returns:
         how many.
@@ -113,5 +116,7 @@ def delete_own_rows(connection: sa.Connection, table: Table) -> int:
     # Rows of our savepoints have numbers after the transaction's own; so may those of others, which have committed.
     number = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger) - age
     status = sa.func.pg_xact_status(sa.cast(sa.cast(number, sa.Text), PgType("xid8")))
-    ours = sa.case((age <= 0, status == "in progress"), else_=False)
+    ours: sa.ColumnElement[bool] = sa.case((age <= 0, status == "in progress"), else_=False)
+    if since is not None:
+        ours = sa.and_(number >= sa.cast(since, sa.BigInteger), ours)
     return connection.execute(sa.delete(table.selectable).where(ours)).rowcount

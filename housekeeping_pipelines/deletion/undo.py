@@ -19,6 +19,7 @@ from housekeeping_pipelines.deletion.mirrors import (
     BATCH_COLUMN,
     Mirror,
     find_mirrors,
+    keep_publishable,
     prefer_indexes,
     summarize_mirrors,
 )
@@ -29,13 +30,13 @@ from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
-from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
+from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, PgType, Table
 from housekeeping_pipelines.postgres.keys import item_name, matches
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,13 @@ class UndoResult:
         self.conflict_count += count
         if len(self.conflicts) < MAX_CONFLICTS:
             self.conflicts.append(FailedItem(item, reason))
+
+    def add(self, other: UndoResult) -> None:
+        """Add what a part of the undo restored."""
+        for name, count in other.restored.items():
+            self.restored[name] = self.restored.get(name, 0) + count
+        self.conflicts = [*self.conflicts, *other.conflicts][:MAX_CONFLICTS]
+        self.conflict_count += other.conflict_count
 
     def to_dict(self) -> dict[str, Any]:
         """`{run_id, restored, conflicts, conflict_count}`."""
@@ -105,14 +113,50 @@ def undo_run(
     catalog = Catalog(connection)
     mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
     summarize_mirrors(connection)
+    keep_publishable(connection)
     connection.commit()
     with shared_lock(connection, undo_lock(run_id)):
         for done, number in enumerate(numbers, start=1):
             with connection.begin():
-                _Batch(connection, catalog, mirrors, number, result).restore()
+                restore_batch(connection, catalog, mirrors, number, result)
             if on_progress is not None:
                 on_progress(done, len(numbers))
     return result
+
+
+def restore_batch(
+    connection: sa.Connection,
+    catalog: Catalog,
+    mirrors: dict[int, Mirror],
+    number: int,
+    result: UndoResult,
+    *,
+    made_since: str | None = None,
+) -> None:
+    """Reverse one transaction of a run; the caller commits.
+
+    Where constraints can be deferred, the rows come back before they are checked: some hold only for all of them. If
+    they do not hold then, each row is checked as it is inserted, which tells those that cannot come back.
+
+    Args:
+        made_since: a transaction number; rows of earlier ones were not made by triggers of this restoration.
+    """
+    deferred = UndoResult(result.run_id)
+    if connection.scalar(_DEFERRABLE):
+        try:
+            with connection.begin_nested():
+                _Batch(connection, catalog, mirrors, number, deferred, made_since, is_deferred=True).restore()
+        except sa.exc.DBAPIError as error:
+            logger.info("batch %d is checked row by row, because %s", number, _reason(error))
+        else:
+            result.add(deferred)
+            return
+    _Batch(connection, catalog, mirrors, number, result, made_since).restore()
+
+
+_DEFERRABLE = sa.text(
+    "SELECT EXISTS (SELECT FROM pg_constraint c WHERE c.condeferrable AND c.contype IN ('f', 't', 'u'))"
+)
 
 
 class _OverridingSelect(sa.Select[Any]):
@@ -160,7 +204,12 @@ class _Batch:
         mirrors: dict[int, Mirror],
         number: int,
         result: UndoResult,
+        made_since: str | None = None,
+        *,
+        is_deferred: bool = False,
     ) -> None:
+        self.made_since = made_since
+        self.is_deferred = is_deferred
         self.connection = connection
         self.catalog = catalog
         self.mirrors = mirrors
@@ -177,8 +226,8 @@ class _Batch:
         contents = self.connection.scalar(statement)
         if contents is None:
             return
-        # A deferred key would fail only at the commit, without telling which row is the cause.
-        self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        # A deferred key would fail only at the end, without telling which row is the cause.
+        self.connection.exec_driver_sql(f"SET CONSTRAINTS ALL {'DEFERRED' if self.is_deferred else 'IMMEDIATE'}")
         prefer_indexes(self.connection)
         order = [(self.mirrors[mirror_id], count) for mirror_id, count in reversed(contents)]
         stays: dict[int, int] = {}
@@ -188,6 +237,8 @@ class _Batch:
         for mirror, table, columns in self.postponed:
             self._set_postponed(mirror, table, columns)
         references_left = self._restore_references()
+        if self.is_deferred:
+            self.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         if self.may_have_changed:
             for mirror, _ in order:
                 stays[mirror.id] += self._compare_again(mirror)
@@ -213,8 +264,8 @@ class _Batch:
             with self.connection.begin_nested():
                 self._check_shape(mirror, table)
                 if self.may_have_changed:
-                    delete_own_rows(self.connection, table)
-                restored = self._insert(mirror, table, nulled, sa.true())
+                    delete_own_rows(self.connection, table, self.made_since)
+                restored = self._insert_as_before(mirror, table, nulled)
             self.restored[mirror.id] = sa.true()
         except SchemaMismatch as error:
             self.result.conflict(table.label, str(error), count)
@@ -232,6 +283,48 @@ class _Batch:
         if restored:
             self.result.restored[table.label] = self.result.restored.get(table.label, 0) + restored
         return restored
+
+    def _insert_as_before(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
+        """Insert all rows of the batch; returns how many.
+
+        A key that is NOT VALID may have had rows without a parent, which it would not take now. If such a key fails, the
+        rows are inserted without checks, where the role may do so, and the other keys are checked here.
+
+        Raises:
+            RestoreMismatch, sqlalchemy.exc.DBAPIError: they cannot be inserted as they were.
+        """
+        try:
+            with self.connection.begin_nested():
+                return self._insert(mirror, table, nulled, sa.true())
+        except sa.exc.DBAPIError as error:
+            name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+            mine = [key for key in self.catalog.foreign_keys if key.child == table.oid]
+            if not any(key.name == name and not key.validated for key in mine):
+                raise
+            try:
+                with self.connection.begin_nested():
+                    self.connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+                    restored = self._insert(mirror, table, nulled, sa.true())
+                    self.connection.exec_driver_sql("SET LOCAL session_replication_role = origin")
+                    self._check_keys(mirror, table, [key for key in mine if key.validated])
+            except sa.exc.DBAPIError:
+                raise error from None
+            return restored
+
+    def _check_keys(self, mirror: Mirror, table: Table, keys: Sequence[ForeignKey]) -> None:
+        """
+        Raises:
+            RestoreMismatch: a row of the batch refers to a row that does not exist.
+        """
+        source = mirror.selectable
+        for key in keys:
+            parent = self.catalog.table(key.parent).selectable.alias()
+            named = [source.c[column].is_not(None) for column in key.columns]
+            same = key.same(source, parent)
+            there = sa.select(sa.literal(1)).select_from(parent).where(*same).correlate(source).exists()
+            lost = sa.select(sa.literal(True)).select_from(source).where(self._own(mirror), *named, ~there).limit(1)
+            if self.connection.scalar(lost):
+                raise RestoreMismatch(f"rows of {table.label} refer by {key.name} to rows that do not exist")
 
     def _nulled_first(self, table: Table, later: set[tuple[str, str]]) -> list[str]:
         """Columns that refer to a table which is restored only after this one."""

@@ -90,7 +90,18 @@ _FOREIGN_KEYS = sa.text(
            coalesce(pg_partition_root(k.confrelid), k.confrelid)::oid AS confrelid, k.confdeltype,
            EXISTS (SELECT FROM pg_class c WHERE c.oid IN (k.conrelid, k.confrelid) AND c.relispartition) AS in_part,
            coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) AS of_period,
-           coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) AS enforced,
+           coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) AS enforced, k.convalidated,
+           ARRAY(SELECT CASE WHEN o.oid IS NULL THEN NULL ELSE ARRAY[n.nspname::text, o.oprname::text] END
+                 FROM unnest(k.conpfeqop) WITH ORDINALITY e(oid, position)
+                 JOIN pg_operator f ON f.oid = e.oid LEFT JOIN pg_operator o ON o.oid = f.oprcom
+                 LEFT JOIN pg_namespace n ON n.oid = o.oprnamespace ORDER BY e.position) AS operators,
+           ARRAY(SELECT CASE WHEN NOT l.collisdeterministic AND p.attcollation <> c.attcollation
+                             THEN format('%I.%I', n.nspname, l.collname) END
+                 FROM unnest(k.conkey, k.confkey) WITH ORDINALITY e(child, parent, position)
+                 JOIN pg_attribute c ON c.attrelid = k.conrelid AND c.attnum = e.child
+                 JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = e.parent
+                 LEFT JOIN pg_collation l ON l.oid = p.attcollation
+                 LEFT JOIN pg_namespace n ON n.oid = l.collnamespace ORDER BY e.position) AS collations,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY c(attnum, position)
                  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.attnum ORDER BY c.position)
                AS columns,
@@ -115,6 +126,18 @@ _INDEXED = sa.text(
     """
 )
 
+
+# The equality operator of a type's default operator class.
+_EQUALITY = sa.text(
+    """
+    SELECT n.nspname, o.oprname
+    FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+    JOIN pg_amop a ON a.amopfamily = c.opcfamily AND a.amopstrategy = 3
+         AND a.amoplefttype = c.opcintype AND a.amoprighttype = c.opcintype
+    JOIN pg_operator o ON o.oid = a.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+    WHERE c.opcdefault AND c.opcintype = CAST(:type AS oid)
+    """
+)
 
 _UNIQUE = sa.text(
     """
@@ -217,10 +240,39 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two columns are compared.
+
+    Attributes:
+        schema, operator: the operator with the child's column on its left.
+        collation: the one to compare in, quoted, where it is not that of the child's column.
+    """
+
+    schema: str
+    operator: str
+    collation: str | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether `=` means it, whatever the search path."""
+        return (self.schema, self.operator, self.collation) == ("pg_catalog", "=", None)
+
+    def compare(self, child: sa.ColumnElement[Any], other: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        """The condition."""
+        quoted = self.schema.replace('"', '""').replace("%", "%%")
+        operator = f'OPERATOR("{quoted}".{self.operator.replace("%", "%%")})'
+        left = child if self.collation is None else child.op("COLLATE")(sa.literal_column(self.collation))
+        return left.op(operator, is_comparison=True)(other)
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignKey:
     """A key from `columns` of the table `child` to `targets` of the table `parent` (both by oid).
 
-    `problem`: why the referring rows cannot be found by their values, if so.
+    Attributes:
+        comparisons: how PostgreSQL compares each column of the child with the parent's; empty: by `=` as it is found.
+        validated: False for a key that is NOT VALID: it may have rows without a parent.
+        problem: why the referring rows cannot be found by their values, if so.
     """
 
     name: str
@@ -232,6 +284,15 @@ class ForeignKey:
     cleared: tuple[str, ...] = ()
     declared: bool = True
     problem: str | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    validated: bool = True
+
+    def same(self, child: sa.FromClause, parent: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+        """The conditions by which a row of the child refers to one of the parent."""
+        pairs = [(child.c[own], parent.c[target]) for own, target in zip(self.columns, self.targets, strict=True)]
+        if not self.comparisons:
+            return [own == target for own, target in pairs]
+        return [each.compare(own, target) for each, (own, target) in zip(self.comparisons, pairs, strict=True)]
 
     @property
     def clears(self) -> bool:
@@ -257,6 +318,8 @@ class Catalog:
                 cleared=self._cleared(row),
                 declared=row.enforced,
                 problem=_problem(row),
+                comparisons=_comparisons(row),
+                validated=row.convalidated,
             )
             for row in connection.execute(_FOREIGN_KEYS)
         ]
@@ -315,12 +378,32 @@ class Catalog:
         """Whether the referring columns lead an index, in any order; without one, each parent row costs a scan."""
         return bool(self.connection.scalar(_INDEXED, {"oid": key.child, "columns": list(key.columns)}))
 
+    def comparison(self, child: Column, parent: Column) -> Comparison | None:
+        """How a key that is not declared compares; None: by `=` as it is found, which is that of the type."""
+        if child.type_oid != parent.type_oid:
+            return None
+        found = self.connection.execute(_EQUALITY, {"type": child.type_oid}).one_or_none()
+        comparison = None if found is None else Comparison(*found)
+        return None if comparison is None or comparison.is_default else comparison
+
     def is_unique(self, table: Table, columns: Sequence[str]) -> bool:
         """Whether values of the columns identify at most one row."""
         return bool(self.connection.scalar(_UNIQUE, {"oid": table.oid, "columns": list(columns)}))
 
 
+def _comparisons(row: Any) -> tuple[Comparison, ...]:
+    """Empty where all columns are compared as usual."""
+    found = tuple(
+        Comparison(operator[0], operator[1], collation)
+        for operator, collation in zip(row.operators, row.collations, strict=True)
+        if operator is not None
+    )
+    return () if all(each.is_default for each in found) else found
+
+
 def _problem(row: Any) -> str | None:
+    if any(operator is None for operator in row.operators):
+        return "the operator by which it compares has no commutator"
     if row.in_part:
         return "it belongs to one partition alone"
     if row.of_period:

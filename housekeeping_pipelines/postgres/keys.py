@@ -17,7 +17,7 @@ from housekeeping_pipelines.postgres.catalog import PgType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from housekeeping_pipelines.postgres.catalog import Table
+    from housekeeping_pipelines.postgres.catalog import Comparison, Table
 
 Key: TypeAlias = tuple[str, ...]
 Values: TypeAlias = tuple[str | None, ...]
@@ -52,23 +52,33 @@ class KeyedColumns:
 
 
 def matches(
-    table: Table, columns: Sequence[str], keys: Iterable[Key], types: Sequence[str] | None = None
+    table: Table,
+    columns: Sequence[str],
+    keys: Iterable[Key],
+    types: Sequence[str] | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> sa.ColumnElement[bool]:
     """The rows of `table` whose `columns` are one of `keys`.
 
     Args:
         types: the types of the keys, where they differ from the columns' (a referring column may be narrower).
+        comparisons: how each column is compared; none: by `=`.
     """
     names = types or [table.type_of(name) for name in columns]
     values = list(keys)
     if len(columns) == 1 and not names[0].endswith("]"):
         array = sa.cast(_array([value for (value,) in values]), PgType(f"{names[0]}[]"))
-        return table.selectable.c[columns[0]] == sa.any_(array)
+        column = table.selectable.c[columns[0]]
+        return comparisons[0].compare(column, sa.any_(array)) if comparisons else column == sa.any_(array)
     lists = [sa.cast(_array([value[i] for value in values]), PgType("text[]")) for i in range(len(columns))]
     names_of_fields = [f"k{i}" for i in range(len(columns))]
     given = sa.func.unnest(*lists).table_valued(*names_of_fields).render_derived()
     wanted: list[sa.ColumnElement[Any]] = [sa.cast(given.c[f"k{i}"], PgType(name)) for i, name in enumerate(names)]
     own = [table.selectable.c[name] for name in columns]
+    if comparisons:
+        pairs = zip(comparisons, own, wanted, strict=True)
+        same = (comparison.compare(column, value) for comparison, column, value in pairs)
+        return sa.select(sa.literal(1)).select_from(given).where(*same).correlate(table.selectable).exists()
     return sa.tuple_(*own).in_(sa.select(*wanted).select_from(given))
 
 

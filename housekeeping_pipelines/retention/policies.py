@@ -43,7 +43,8 @@ def conversations(platform: Platform, now: datetime, *, older_than_days: int, ag
         # A message of unknown time may be recent.
         key = _name(messages, "conversation_id")
         keep_rule = KeepRule(messages.live, key, at, lambda sent: (sent < cutoff).is_not(True))
-        recent = sa.select(sa.literal(1)).where(written.c[key] == table["id"], keep_rule.keeps(written.c[at]))
+        refers = platform.refers(messages, "conversation_id", table, "id")
+        recent = sa.select(sa.literal(1)).where(refers(written.c[key], table["id"]), keep_rule.keeps(written.c[at]))
         old, what = sa.and_(age_from < cutoff, ~recent.correlate(table.live.selectable).exists()), "last used"
     return RowPolicy(
         table=table.live,
@@ -61,7 +62,8 @@ def orphaned_messages(platform: Platform, now: datetime) -> RowPolicy:
     """Messages whose conversation does not exist, or is null where that means that it was lost."""
     table, parents = platform.table("chat_messages"), platform.table("conversations")
     parent = _alias(parents)
-    there = sa.select(sa.literal(1)).where(parent.c[_name(parents, "id")] == table["conversation_id"])
+    refers = platform.refers(table, "conversation_id", parents, "id")
+    there = sa.select(sa.literal(1)).where(refers(table["conversation_id"], parent.c[_name(parents, "id")]))
     lost = ~there.correlate(table.live.selectable).exists()
     null_is_orphan = _null_is_orphan(platform)
     return RowPolicy(
@@ -208,7 +210,7 @@ def _refers(catalog: Catalog, path: Sequence[ForeignKey], users: Table) -> sa.Co
     same: list[sa.ColumnElement[bool]] = []
     for key in path:
         child = catalog.table(key.child).selectable.alias()
-        same += [child.c[c] == parent.c[t] for c, t in zip(key.columns, key.targets, strict=True)]
+        same += key.same(child, parent)
         joined = child if joined is None else joined.join(child, sa.true())
         parent = child
     return sa.select(sa.literal(1)).select_from(joined).where(*same).correlate(users.selectable).exists()

@@ -103,6 +103,9 @@ class HousekeepingConfig(_Section):
     allowed_deletions: list[Identifier] = Field(
         default_factory=list, description="tables of which triggers may delete rows besides, which no undo restores"
     )
+    without_undo: list[Identifier] = Field(
+        default_factory=list, description="tables whose rows may be deleted although an undo could not bring them back"
+    )
     references: dict[str, list[FileReference]] = Field(default_factory=dict)
     exclude: dict[str, list[str]] = Field(
         default_factory=dict, description="files that are left alone, in the patterns of .gitignore"
@@ -147,7 +150,7 @@ class HousekeepingConfig(_Section):
         names = [name for mapping in self.tables.values() for name in (mapping.name, *mapping.columns.values())]
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
         names += [name for each in self.references.values() for one in each for name in (one.table, one.column)]
-        names += self.allowed_deletions
+        names += [*self.allowed_deletions, *self.without_undo]
         return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
 
 

@@ -145,6 +145,14 @@ class Platform:
         """
         return tuple(self.any_table(name) for name in self.config.allowed_deletions)
 
+    def without_undo(self) -> tuple[Table, ...]:
+        """The tables whose rows need not come back.
+
+        Raises:
+            ConfigurationError: the live database has no such table.
+        """
+        return tuple(self.any_table(name) for name in self.config.without_undo)
+
     def undeclared_keys(self) -> tuple[ForeignKey, ...]:
         """The application's keys that the live database does not declare."""
         found: list[ForeignKey] = []

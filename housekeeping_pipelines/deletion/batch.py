@@ -87,6 +87,7 @@ class BatchResult:
         skipped: candidates that stay, by reason.
         files: entries of the outbox by store.
         further: rows that triggers deleted besides, as they may, by table.
+        number: of the batch in the trash; None where nothing was deleted.
     """
 
     roots: list[LockedRow]
@@ -95,6 +96,7 @@ class BatchResult:
     skipped: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     further: dict[str, int] = field(default_factory=dict)
+    number: int | None = None
 
 
 class Batch:
@@ -145,7 +147,7 @@ class Batch:
                 now=context.run.clock(),
             )
             counter = DeletionCounter(context.connection, {table.oid for table in context.policy.also_deleted})
-            counts = self._move_to_trash()
+            counts = self._move_to_trash(result)
             # What is deferred may delete, too.
             context.connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
             oids = {table.label: table.oid for table in context.plan.tables}
@@ -265,7 +267,7 @@ class Batch:
         found = [(column, self._rows.condition(column.table)) for column in self._context.policy.files]
         return [(column, which) for column, which in found if which is not None]
 
-    def _move_to_trash(self) -> dict[str, int]:
+    def _move_to_trash(self, result: BatchResult) -> dict[str, int]:
         """Move or delete the rows from the bottom up, and record them as one batch of the trash.
 
         Returns:
@@ -280,6 +282,7 @@ class Batch:
         number = connection.scalar(
             sa.text("SELECT nextval(pg_get_serial_sequence('housekeeping.trash_batches', 'id'))")
         )
+        result.number = number
         copied: dict[int, int] = {}
         for table in tables if context.trashed else ():
             which = self._rows.condition(table) if context.plan.is_changed_before_delete(table) else None

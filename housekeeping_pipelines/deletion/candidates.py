@@ -36,6 +36,7 @@ class CandidateList:
         eligible: rows that the policy selects at any age.
         held: rows that a hold keeps.
         candidates: rows on the list.
+        listed: the list: `age`, and the columns of the key.
     """
 
     connection: sa.Connection
@@ -44,17 +45,17 @@ class CandidateList:
     eligible: int = 0
     held: int = 0
     candidates: int = 0
-    _listed: sa.TableClause = field(init=False)
+    listed: sa.TableClause = field(init=False)
 
     def __post_init__(self) -> None:
         names = ["age", *(f"k{i}" for i in range(len(self.policy.table.key)))]
-        self._listed = sa.table(_LIST, *(sa.column(name) for name in names), schema="pg_temp")
+        self.listed = sa.table(_LIST, *(sa.column(name) for name in names), schema="pg_temp")
 
     def make(self, held: sa.ColumnElement[bool] | None) -> None:
         """Fill the list, without the rows that `held` covers."""
         connection, policy, table = self.connection, self.policy, self.policy.table
         columns = [policy.age_from, *(table.selectable.c[name] for name in table.key)]
-        listing = sa.select(*(column.label(name) for column, name in zip(columns, self._listed.c.keys(), strict=True)))
+        listing = sa.select(*(column.label(name) for column, name in zip(columns, self.listed.c.keys(), strict=True)))
         # The other transactions of a dry run are read-only.
         connection.exec_driver_sql("SET TRANSACTION READ WRITE")
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS pg_temp.{_LIST}")
@@ -74,7 +75,7 @@ class CandidateList:
             )
             if held is not None:
                 self.held += connection.scalar(rows.where(within, policy.condition, held)) or 0
-            insert = sa.insert(self._listed).from_select(self._listed.c.keys(), listing.where(within, condition))
+            insert = sa.insert(self.listed).from_select(self.listed.c.keys(), listing.where(within, condition))
             self.candidates += connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
             connection.commit()
 
@@ -100,7 +101,7 @@ class CandidateList:
     def open(self) -> None:
         """Open a cursor on the list that outlives the transaction."""
         # The key orders rows of the same age: a dry run must stop where the real run will.
-        age, *key = self._listed.c
+        age, *key = self.listed.c
         ordered = sa.select(*(sa.cast(column, sa.Text) for column in key)).order_by(age, *key)
         compiled = ordered.compile(dialect=self.connection.dialect)
         self.connection.exec_driver_sql(f"DECLARE {_CURSOR} CURSOR WITH HOLD FOR {compiled.string}", compiled.params)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.guards import check_privileges
+from housekeeping_pipelines.deletion.guards import check_privileges, check_published
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.errors import HousekeepingError, Refused
 from housekeeping_pipelines.execution.checking import Check
@@ -26,6 +26,7 @@ def check_policy(task: str, make_policy: Callable[[], RowPolicy], surroundings: 
         policy = make_policy()
         plan = make_plan(surroundings.platform.catalog, policy.table, policy.undeclared, policy.follows)
         check_privileges(connection, plan, trashed=surroundings.trashed)
+        check_published(connection, plan)
         # Planned, not executed: a comparison of types that do not fit is found without reading a row.
         statement = sa.select(sa.literal(1)).select_from(policy.table.selectable).where(policy.condition)
         compiled = statement.compile(dialect=connection.dialect)

@@ -3,6 +3,8 @@
 - paused: deletion is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run that
   is in progress before its next batch).
 - privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
+- publications: a table is published and nothing identifies its rows (`check_published`).
+- rehearsal: an undo would not bring a row back (`deletion.rehearsal`).
 - empty reference: a table whose rows keep candidates is empty (`check_references`); or the values of a source name
   nothing in the store, or it had values and has none (`check_sources`).
 - volumes: the same two rules for each file system that is mounted below a store (`check_volume`).
@@ -79,6 +81,35 @@ def check_privileges(connection: sa.Connection, plan: Plan, *, trashed: bool) ->
             raise Refused(
                 f"user {user!r} lacks {', '.join(missing)} on {table.label}",
                 hint=f'let its owner run: GRANT {", ".join(missing)} ON "{table.schema}"."{table.name}" TO "{user}"',
+            )
+
+
+# A published table without a replica identity: PostgreSQL refuses to delete from it.
+_UNIDENTIFIED = sa.text(
+    """
+    SELECT p.pubname FROM pg_publication p, pg_class c
+    WHERE c.oid = CAST(:oid AS oid) AND p.pubdelete
+      AND (p.puballtables
+           OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+           OR EXISTS (SELECT FROM pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = c.relnamespace))
+      AND (c.relreplident = 'n' OR (c.relreplident = 'd' AND NOT EXISTS (
+               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)))
+    LIMIT 1
+    """
+)
+
+
+def check_published(connection: sa.Connection, plan: Plan) -> None:
+    """
+    Raises:
+        Refused: PostgreSQL deletes no row of a table, since a publication has it and nothing identifies its rows.
+    """
+    for table in plan.tables:
+        if (publication := connection.scalar(_UNIDENTIFIED, {"oid": table.oid})) is not None:
+            raise Refused(
+                f"no row of {table.label} can be deleted: {publication} publishes it, and it has no replica identity",
+                hint=f"give {table.label} a primary key, or let its owner run:"
+                f' ALTER TABLE "{table.schema}"."{table.name}" REPLICA IDENTITY FULL',
             )
 
 

@@ -30,6 +30,7 @@ class Plan:
         cleared: the keys into these tables whose referring rows stay and lose their reference.
         unindexed: followed or cleared keys whose columns lead no index.
         members: every table of a key above, by oid.
+        unvalidated: keys of these tables that are NOT VALID, wherever they lead.
         unfollowed_tables: parents of keys that are not followed, where by the policy no row refers; by oid.
     """
 
@@ -40,6 +41,7 @@ class Plan:
     unindexed: tuple[ForeignKey, ...]
     members: dict[int, Table]
     unfollowed_tables: frozenset[int] = frozenset()
+    unvalidated: tuple[ForeignKey, ...] = ()
 
     def keys_to_parents(self, table: Table) -> tuple[ForeignKey, ...]:
         """The followed keys from a table to its parents, self-references left out."""
@@ -136,7 +138,18 @@ class Plan:
             for table in self.tables
             if table.delete_triggers
         ]
-        return undeclared + slow + triggers
+        insertions = [
+            f"{', '.join(table.before_insert_triggers)} of {table.label} may change or refuse what an undo inserts: a"
+            " run is refused if its rehearsal shows that it does"
+            for table in self.tables
+            if table.before_insert_triggers
+        ]
+        unvalidated = [
+            f"{key.name} is NOT VALID: an undo brings a row without its parent back only if the role may set"
+            " session_replication_role; a run is refused if its rehearsal shows that it may not"
+            for key in self.unvalidated
+        ]
+        return undeclared + slow + triggers + insertions + unvalidated
 
 
 def make_plan(
@@ -195,6 +208,7 @@ def make_plan(
         unindexed=tuple(key for key in (*followed, *cleared) if not catalog.is_indexed(key)),
         members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
         unfollowed_tables=frozenset(key.parent for key in known if key.parent in reached and key not in keys),
+        unvalidated=tuple(key for key in catalog.foreign_keys if key.child in reached and not key.validated),
     )
     for key in cleared:
         child = catalog.table(key.child)

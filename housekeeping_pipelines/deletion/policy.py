@@ -63,6 +63,7 @@ class RowPolicy:
         users: the users' table, so that a hold on a user covers what belongs to the user.
         files: the objects that are removed after their rows.
         also_deleted: tables of which triggers may delete further rows, which cannot be restored.
+        without_undo: tables whose rows need not come back.
         follows: whether the rows that refer by a key are deleted too; False where the policy implies that none do.
     """
 
@@ -74,6 +75,7 @@ class RowPolicy:
     references: tuple[Table, ...] = ()
     undeclared: tuple[ForeignKey, ...] = ()
     also_deleted: tuple[Table, ...] = ()
+    without_undo: tuple[Table, ...] = ()
     follows: Callable[[ForeignKey], bool] | None = None
     users: Table | None = None
     files: tuple[FileColumn, ...] = ()

@@ -19,6 +19,7 @@ from housekeeping_pipelines.deletion.candidates import CandidateList
 from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.deletion.plan import make_plan
+from housekeeping_pipelines.deletion.rehearsal import Rehearsal
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Ending, Report
 from housekeeping_pipelines.execution.tally import Tally
@@ -91,15 +92,18 @@ def delete_rows(
     with ExitStack() as stack:
         if run.trashed and not run.dry_run:
             stack.enter_context(shared_lock(connection, MIRRORS_LOCK))
-        return RowDeletion(run, policy, plan, limits, owners).execute(kind)
+        return RowDeletion(run, policy, catalog, plan, limits, owners).execute(kind)
 
 
 class RowDeletion:
     """One run of one policy."""
 
-    def __init__(self, run: Run, policy: RowPolicy, plan: Plan, limits: Limits, owners: OwnerPaths) -> None:
+    def __init__(
+        self, run: Run, policy: RowPolicy, catalog: Catalog, plan: Plan, limits: Limits, owners: OwnerPaths
+    ) -> None:
         self.run = run
         self.policy = policy
+        self.catalog = catalog
         self.plan = plan
         self.limits = limits
         self.owners = owners
@@ -172,6 +176,7 @@ class RowDeletion:
         guards.check_not_paused(connection, by_setting=self.run.paused_by_setting)
         if not self.run.dry_run:
             guards.check_privileges(connection, self.plan, trashed=self.run.trashed)
+            guards.check_published(connection, self.plan)
         held = ActiveHolds.read(connection, self.run.clock()).cover(table, self.owners)
         connection.commit()
         found = self._list
@@ -189,6 +194,8 @@ class RowDeletion:
         counted: dict[int, set[Key]] = {oid: set() for oid in self.plan.shared}
         self._context = BatchContext(self.run, policy, self.plan, self.owners, mirrors, counted)
         connection.commit()
+        if mirrors:
+            Rehearsal(self._context, self.catalog, found.listed, policy.without_undo).ensure()
         self.run.observer.on_start(self.run.task, self.plan.describe(), found.candidates, dry_run=self.run.dry_run)
         found.open()
 

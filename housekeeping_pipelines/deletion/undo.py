@@ -287,8 +287,8 @@ class _Batch:
     def _insert_as_before(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
         """Insert all rows of the batch; returns how many.
 
-        A key that is NOT VALID may have had rows without a parent, which it would not take now. If such a key fails, the
-        rows are inserted without checks, where the role may do so, and the other keys are checked here.
+        A key that is NOT VALID may have had rows without a parent, which it would not take now. If such a key fails,
+        the rows are inserted without checks, where the role may do so, and the other keys are checked here.
 
         Raises:
             RestoreMismatch, sqlalchemy.exc.DBAPIError: they cannot be inserted as they were.

@@ -37,7 +37,8 @@ _TABLES = sa.text(
         SELECT coalesce(pg_partition_root(t.tgrelid), t.tgrelid) AS relid,
                bool_or(t.tgtype & 10 = 10) AS before_delete, -- BEFORE, DELETE
                array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 8 = 8) AS on_delete,
-               array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 4 = 4) AS on_insert
+               array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 4 = 4) AS on_insert,
+               array_agg(DISTINCT t.tgname::text) FILTER (WHERE t.tgtype & 6 = 6) AS before_insert -- BEFORE, INSERT
         FROM pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' GROUP BY 1
     ), rules AS (
         SELECT r.ev_class AS relid, array_agg(r.rulename::text) AS names
@@ -49,7 +50,8 @@ _TABLES = sa.text(
     SELECT c.oid, n.nspname, c.relname, c.relkind, pg_table_is_visible(c.oid) AS visible,
            parents.relid IS NOT NULL AS inherited, coalesce(triggers.before_delete, false) AS has_delete_trigger,
            coalesce(triggers.on_delete, '{}') || coalesce(rules.names, '{}') AS delete_triggers,
-           coalesce(triggers.on_insert, '{}') AS insert_triggers
+           coalesce(triggers.on_insert, '{}') AS insert_triggers,
+           coalesce(triggers.before_insert, '{}') AS before_insert_triggers
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN triggers ON triggers.relid = c.oid LEFT JOIN rules ON rules.relid = c.oid
     LEFT JOIN parents ON parents.relid = c.oid
@@ -188,6 +190,7 @@ class Table:
             or else `ctid`, which is stable only while the row is locked.
         has_delete_trigger: a trigger may block or alter the delete of a row.
         delete_triggers, insert_triggers: triggers, and rules on DELETE, that may act on other rows.
+        before_insert_triggers: those of them that may change or refuse a row that is inserted.
     """
 
     oid: int
@@ -201,6 +204,7 @@ class Table:
     has_delete_trigger: bool = False
     delete_triggers: tuple[str, ...] = ()
     insert_triggers: tuple[str, ...] = ()
+    before_insert_triggers: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -353,6 +357,7 @@ class Catalog:
                 has_delete_trigger=row.has_delete_trigger,
                 delete_triggers=tuple(row.delete_triggers),
                 insert_triggers=tuple(row.insert_triggers),
+                before_insert_triggers=tuple(row.before_insert_triggers),
             )
         return self._tables[oid]
 

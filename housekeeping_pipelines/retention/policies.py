@@ -176,6 +176,7 @@ def _surroundings(platform: Platform) -> dict[str, Any]:
         "undeclared": platform.undeclared_keys(),
         "users": users and users.live,
         "also_deleted": platform.also_deleted(),
+        "without_undo": platform.without_undo(),
     }
 
 

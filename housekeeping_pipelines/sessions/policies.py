@@ -69,6 +69,7 @@ def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPo
         reason=reason,
         undeclared=platform.undeclared_keys(),
         also_deleted=platform.also_deleted(),
+        without_undo=platform.without_undo(),
         users=users.live if users else None,
         files=tuple(
             FileColumn(

@@ -48,8 +48,9 @@ rehearsals = sa.Table(
 # Everything of the catalog that decides whether a row can be deleted and inserted again.
 _FINGERPRINT = sa.text(
     """
-    WITH members AS (SELECT DISTINCT tree.relid::oid AS oid
-                     FROM unnest(CAST(:oids AS oid[])) AS given, LATERAL pg_partition_tree(given) AS tree)
+    WITH given AS (SELECT unnest(CAST(:oids AS oid[])) AS oid), members AS (
+        SELECT oid FROM given UNION SELECT tree.relid::oid FROM given, LATERAL pg_partition_tree(given.oid) AS tree
+    )
     SELECT md5(string_agg(part, chr(10) ORDER BY part)) FROM (
         SELECT format('%s %s', current_user, current_setting('server_version_num')) AS part
         UNION ALL

@@ -16,6 +16,7 @@ from housekeeping_pipelines.deletion.mirrors import (
     BATCH_COLUMN,
     drop_if_empty,
     find_mirrors,
+    keep_publishable,
     prefer_indexes,
     summarize_mirrors,
 )
@@ -91,6 +92,7 @@ def purge(
     due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
     removed: dict[str, int] = {}
     being_undone: set[str] = set()
+    keep_publishable(connection)
     summarize_mirrors(connection)
     connection.commit()
     while may_go_on is None or next(may_go_on):

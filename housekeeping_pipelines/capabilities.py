@@ -20,6 +20,8 @@ from housekeeping_pipelines.tasks.jobs import Chain, Task
 from housekeeping_pipelines.watched_documents import definitions as watched_documents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from housekeeping_pipelines.application.config import HousekeepingConfig
     from housekeeping_pipelines.settings import Settings
 
@@ -55,12 +57,15 @@ def assemble(settings: Settings, config: HousekeepingConfig) -> Registry:
     rules = [tasks[rule.task] for rule in config.retention]
     daily = Chain(
         "daily_housekeeping",
-        (
-            retention.CONVERSATIONS,
-            retention.ORPHANED_MESSAGES,
-            retention.INACTIVE_USERS,
-            *rules,
-            statistics.GENERATE_STATISTICS,
+        _without(
+            config.daily_housekeeping.leave_out,
+            (
+                retention.CONVERSATIONS,
+                retention.ORPHANED_MESSAGES,
+                retention.INACTIVE_USERS,
+                *rules,
+                statistics.GENERATE_STATISTICS,
+            ),
         ),
         "Old conversations, orphaned messages, unused accounts, your own rules; counts.",
     )
@@ -72,6 +77,24 @@ def assemble(settings: Settings, config: HousekeepingConfig) -> Registry:
     chains = {chain.name: chain for chain in (daily, weekly)}
     _check_names([*chains, *(task.name for task in every)], settings, config)
     return Registry(capabilities, tasks, chains)
+
+
+def _without(names: Sequence[str], tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+    """
+    Raises:
+        ConfigurationError: a name is not one of a task, or no task is left.
+    """
+    known = [task.name for task in tasks]
+    if strange := [name for name in names if name not in known]:
+        raise ConfigurationError(
+            f"daily_housekeeping.leave_out: {strange[0]} is not a task of daily_housekeeping_job",
+            hint=f"its tasks are {', '.join(known)}",
+        )
+    if not (left := tuple(task for task in tasks if task.name not in names)):
+        raise ConfigurationError(
+            "daily_housekeeping.leave_out leaves no task", hint="stop daily_housekeeping_schedule instead"
+        )
+    return left
 
 
 def _of_packages() -> list[MakeCapability]:

@@ -122,3 +122,23 @@ def test_every_capability_hands_something_over(tmp_path: Path) -> None:
     assert all(capability.tasks for capability in made)
     folders = {path.parent.name for path in (ROOT / "housekeeping_pipelines").glob("*/definitions.py")}
     assert {make.__module__.split(".")[-2] for make in BUILT_IN} == folders
+
+
+def test_a_task_can_be_left_out_of_the_daily_job() -> None:
+    def daily(*names: str) -> list[str]:
+        config = HousekeepingConfig.model_validate({"daily_housekeeping": {"leave_out": list(names)}})
+        registry = assemble(load_settings(environ={}), config)
+        assert set(names) <= registry.tasks.keys()
+        return [task.name for task in registry.chains["daily_housekeeping"].tasks]
+
+    assert daily() == [
+        "delete_old_conversations",
+        "cleanup_orphaned_messages",
+        "cleanup_inactive_users",
+        "generate_statistics",
+    ]
+    assert daily("cleanup_inactive_users") == [name for name in daily() if name != "cleanup_inactive_users"]
+    with pytest.raises(ConfigurationError, match="purge_trash is not a task of daily_housekeeping_job"):
+        daily("purge_trash")
+    with pytest.raises(ConfigurationError, match="leaves no task"):
+        daily(*daily())

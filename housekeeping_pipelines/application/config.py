@@ -72,6 +72,17 @@ class InactiveUsers(_Section):
         description="tables whose rows belong to the account itself (its e-mail addresses, its groups) and go "
         "with it; a row in any other table that refers to the account keeps it",
     )
+    ignored_columns: list[Identifier] = Field(
+        default_factory=list,
+        description="columns without a key, as table.column, whose names look as if they held accounts, and which"
+        " mean no ownership: those of an audit log",
+    )
+
+
+class DailyHousekeeping(_Section):
+    """What daily_housekeeping_job does."""
+
+    leave_out: list[TaskName] = Field(default_factory=list, description="tasks that the job does not do")
 
 
 class FileReference(_Section):
@@ -100,6 +111,7 @@ class HousekeepingConfig(_Section):
     tables: dict[str, TableMapping] = Field(default_factory=dict)
     retention: list[RetentionRule] = Field(default_factory=list)
     inactive_users: InactiveUsers = Field(default_factory=InactiveUsers)
+    daily_housekeeping: DailyHousekeeping = Field(default_factory=DailyHousekeeping)
     allowed_deletions: list[Identifier] = Field(
         default_factory=list, description="tables of which triggers may delete rows besides, which no undo restores"
     )
@@ -151,7 +163,8 @@ class HousekeepingConfig(_Section):
         names += [name for rule in self.retention for name in (rule.table, rule.age_column, *rule.where)]
         names += [name for each in self.references.values() for one in each for name in (one.table, one.column)]
         names += [*self.allowed_deletions, *self.without_undo]
-        return [name for name in [*names, *self.inactive_users.account_tables] if name is not None]
+        names += [*self.inactive_users.account_tables, *self.inactive_users.ignored_columns]
+        return [name for name in names if name is not None]
 
 
 def load_config(settings: Settings) -> HousekeepingConfig:

@@ -8,6 +8,7 @@ from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.checking import Check
 from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.stores import Stores
+from housekeeping_pipelines.stores.undeclared_columns import undeclared_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,3 +33,23 @@ def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
         else:
             columns = ", ".join(source.label for source in sources)
             yield Check(f"task {task}", "ok", f"takes files of {name} that no row names by {columns}")
+            yield from _look_for_others(surroundings, stores, name, [source.label for source in sources])
+
+
+def _look_for_others(surroundings: Surroundings, stores: Stores, name: str, declared: list[str]) -> Iterator[Check]:
+    """A line for each column that names files of the store and that is not declared."""
+    try:
+        found = undeclared_columns(
+            surroundings.connection, surroundings.platform.catalog, stores.uses(name), declared, stores[name].stored
+        )
+    except HousekeepingError:
+        # The line of the store says it.
+        return
+    for each in found:
+        yield Check(
+            f"references of {name}",
+            "warning",
+            f"{each.table}.{each.column} is not declared, and {each.named} of {each.sampled} sampled values name files"
+            f" of it, such as {each.example!r}",
+            f"declare it under references.{name} in housekeeping.yaml: {{table: {each.table}, column: {each.column}}}",
+        )

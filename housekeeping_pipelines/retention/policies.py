@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.policy import KeepRule, RowPolicy
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.retention.ownership import find_ownership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import RetentionRule
     from housekeeping_pipelines.application.platform import MappedTable, Platform
-    from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
+    from housekeeping_pipelines.postgres.catalog import Table
 
 AgeColumn = Literal["last_activity", "created_at"]
 
@@ -103,18 +103,18 @@ def inactive_users(platform: Platform, now: datetime, *, older_than_days: int) -
         never_used.append(last_login.is_(None))
     privileges = (table.get("is_staff"), table.get("is_superuser"))
     never_used += [flag.is_not(True) for flag in privileges if flag is not None]
-    accounts = {platform.any_table(name).oid for name in platform.config.inactive_users.account_tables}
     surroundings = _surroundings(platform)
-    keys = [*platform.catalog.foreign_keys, *surroundings["undeclared"]]
-    paths = list(_paths_to_owned(keys, table.live.oid, accounts))
-    owned = [path[-1] for path in paths]
-    never_used += [~_refers(platform.catalog, path, table.live) for path in paths]
+    ownership = find_ownership(platform, table, surroundings["undeclared"])
+    owned = ownership.owned
+    never_used += ownership.nothing()
+    looked_at = ownership.describe()
+    where = f" in {looked_at}" if looked_at else ""
     return RowPolicy(
         table=table.live,
         age_from=table["date_joined"],
         old=table["date_joined"] < now - timedelta(days=older_than_days),
         eligible=sa.and_(*never_used),
-        reason=f"joined more than {older_than_days} days ago, never used, owns nothing",
+        reason=f"joined more than {older_than_days} days ago, never used, owns nothing{where}",
         follows=lambda key: key not in owned,
         **surroundings,
     )
@@ -186,35 +186,6 @@ def _alias(table: MappedTable) -> sa.TableValuedAlias | Any:
 
 def _name(table: MappedTable, column: str) -> str:
     return str(table[column].key)
-
-
-def _paths_to_owned(
-    keys: Sequence[ForeignKey], users: int, accounts: set[int], path: tuple[ForeignKey, ...] = ()
-) -> Iterator[tuple[ForeignKey, ...]]:
-    """The paths of keys from the users, through tables of the account itself, to tables that are not.
-
-    A user with a row at the end of such a path owns something, if only through a profile.
-    """
-    parent = path[-1].child if path else users
-    for key in keys:
-        if key.parent != parent or key.child in {users, *(step.child for step in path)} & accounts:
-            continue
-        if key.child in accounts:
-            yield from _paths_to_owned(keys, users, accounts, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def _refers(catalog: Catalog, path: Sequence[ForeignKey], users: Table) -> sa.ColumnElement[bool]:
-    parent: Any = users.selectable
-    joined: Any = None
-    same: list[sa.ColumnElement[bool]] = []
-    for key in path:
-        child = catalog.table(key.child).selectable.alias()
-        same += key.same(child, parent)
-        joined = child if joined is None else joined.join(child, sa.true())
-        parent = child
-    return sa.select(sa.literal(1)).select_from(joined).where(*same).correlate(users.selectable).exists()
 
 
 def _literal(value: str | float | bool) -> str:

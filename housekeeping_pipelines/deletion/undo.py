@@ -26,17 +26,18 @@ from housekeeping_pipelines.deletion.mirrors import (
 from housekeeping_pipelines.deletion.restored_rows import RestoredRows, delete_own_rows
 from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.deletion.trash import undo_lock
+from housekeeping_pipelines.deletion.unvalidated_keys import MissingParent, UnvalidatedKeys
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
-from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, PgType, Table
+from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
 from housekeeping_pipelines.postgres.keys import item_name, matches
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +213,7 @@ class _Batch:
         self.is_deferred = is_deferred
         self.connection = connection
         self.catalog = catalog
+        self.unvalidated = UnvalidatedKeys(connection, catalog)
         self.mirrors = mirrors
         self.number = number
         self.result = result
@@ -265,12 +267,17 @@ class _Batch:
                 self._check_shape(mirror, table)
                 if self.may_have_changed:
                     delete_own_rows(self.connection, table, self.made_since)
-                restored = self._insert_as_before(mirror, table, nulled)
+                restored = self.unvalidated.write(
+                    table,
+                    lambda: self._insert(mirror, table, nulled, sa.true()),
+                    (mirror.selectable, self._own(mirror)),
+                    without=frozenset(nulled),
+                )
             self.restored[mirror.id] = sa.true()
         except SchemaMismatch as error:
             self.result.conflict(table.label, str(error), count)
             return 0
-        except (RestoreMismatch, sa.exc.DBAPIError) as error:
+        except (RestoreMismatch, MissingParent, sa.exc.DBAPIError) as error:
             reason = _reason(error)
             if isinstance(error, sa.exc.DBAPIError) and not database_errors.is_about_a_row(error):
                 self.result.conflict(table.label, reason, count)
@@ -283,48 +290,6 @@ class _Batch:
         if restored:
             self.result.restored[table.label] = self.result.restored.get(table.label, 0) + restored
         return restored
-
-    def _insert_as_before(self, mirror: Mirror, table: Table, nulled: list[str]) -> int:
-        """Insert all rows of the batch; returns how many.
-
-        A key that is NOT VALID may have had rows without a parent, which it would not take now. If such a key fails,
-        the rows are inserted without checks, where the role may do so, and the other keys are checked here.
-
-        Raises:
-            RestoreMismatch, sqlalchemy.exc.DBAPIError: they cannot be inserted as they were.
-        """
-        try:
-            with self.connection.begin_nested():
-                return self._insert(mirror, table, nulled, sa.true())
-        except sa.exc.DBAPIError as error:
-            name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-            mine = [key for key in self.catalog.foreign_keys if key.child == table.oid]
-            if not any(key.name == name and not key.validated for key in mine):
-                raise
-            try:
-                with self.connection.begin_nested():
-                    self.connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
-                    restored = self._insert(mirror, table, nulled, sa.true())
-                    self.connection.exec_driver_sql("SET LOCAL session_replication_role = origin")
-                    self._check_keys(mirror, table, [key for key in mine if key.validated])
-            except sa.exc.DBAPIError:
-                raise error from None
-            return restored
-
-    def _check_keys(self, mirror: Mirror, table: Table, keys: Sequence[ForeignKey]) -> None:
-        """
-        Raises:
-            RestoreMismatch: a row of the batch refers to a row that does not exist.
-        """
-        source = mirror.selectable
-        for key in keys:
-            parent = self.catalog.table(key.parent).selectable.alias()
-            named = [source.c[column].is_not(None) for column in key.columns]
-            same = key.same(source, parent)
-            there = sa.select(sa.literal(1)).select_from(parent).where(*same).correlate(source).exists()
-            lost = sa.select(sa.literal(True)).select_from(source).where(self._own(mirror), *named, ~there).limit(1)
-            if self.connection.scalar(lost):
-                raise RestoreMismatch(f"rows of {table.label} refer by {key.name} to rows that do not exist")
 
     def _nulled_first(self, table: Table, later: set[tuple[str, str]]) -> list[str]:
         """Columns that refer to a table which is restored only after this one."""
@@ -496,9 +461,10 @@ class _Batch:
         mine = sa.and_(self._own(mirror), self.restored[mirror.id])
         statement = sa.update(live).values({name: source.c[name] for name in columns}).where(mine, same)
         try:
-            with self.connection.begin_nested():
-                self.connection.execute(statement)
-        except sa.exc.DBAPIError as error:
+            self.unvalidated.write(
+                table, lambda: self.connection.execute(statement), (source, mine), only=frozenset(columns)
+            )
+        except (MissingParent, sa.exc.DBAPIError) as error:
             logger.info("%s: recording references one by one, because %s", table.label, _reason(error))
         else:
             return
@@ -544,10 +510,15 @@ class _Batch:
             live.c[name].is_not_distinct_from(sa.cast(became, kind))
             for name, became, kind in zip(row.columns, row.became, types, strict=True)
         ]
+        statement = sa.update(live).values(values).where(same_row, *as_left)
         try:
-            with self.connection.begin_nested():
-                set_again = self.connection.execute(sa.update(live).values(values).where(same_row, *as_left)).rowcount
-        except sa.exc.DBAPIError as error:
+            set_again = self.unvalidated.write(
+                table,
+                lambda: self.connection.execute(statement).rowcount,
+                (live, same_row),
+                only=frozenset(row.columns),
+            )
+        except (MissingParent, sa.exc.DBAPIError) as error:
             return _reason(error)
         return None if set_again else "the row has changed since, or no longer exists"
 

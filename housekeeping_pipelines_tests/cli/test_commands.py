@@ -78,8 +78,8 @@ def test_a_dry_run_names_everything_and_changes_nothing(engine: sa.Engine, insta
 
 def test_one_task_that_fails_is_named_and_does_not_stop_the_next(engine: sa.Engine, installation: Installation) -> None:
     make_platform(engine)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE chat_messages RENAME COLUMN created_at TO sent")
+    mapping = "tables: {chat_messages: {columns: {created_at: sent}}}\n"
+    (installation.directory / "housekeeping.yaml").write_text(mapping)
     done = installation.run("run-housekeeping", "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 2
@@ -88,8 +88,35 @@ def test_one_task_that_fails_is_named_and_does_not_stop_the_next(engine: sa.Engi
     assert result["deleted_users"] == UNUSED_ACCOUNTS
     failed = result["reports"][0]
     assert failed["status"] == "failed"
-    assert failed["message"].startswith("chat_messages has no column created_at")
+    assert failed["message"].startswith("chat_messages has no column sent")
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DROP TABLE chat_messages", "ALTER TABLE chat_messages DROP COLUMN created_at"],
+    ids=["no such table", "no such column"],
+)
+def test_a_task_for_which_the_platform_has_no_tables_is_skipped(
+    engine: sa.Engine, installation: Installation, change: str
+) -> None:
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(change)
+    done = installation.run("run-housekeeping", "--json")
+    reports = {report["task"]: report for report in json.loads(done.stdout)["reports"]}
+    assert done.returncode == 0
+    skipped = ["delete_old_conversations", "cleanup_orphaned_messages", "generate_statistics"]
+    assert [task for task, report in reports.items() if report["status"] == "skipped"] == skipped
+    assert reports["cleanup_inactive_users"]["status"] == "succeeded"
+    assert "chat_messages" in reports["delete_old_conversations"]["message"]
+    # Who asks for it alone is told that the mapping is to be looked at.
+    alone = installation.run("run", "delete_old_conversations")
+    assert (alone.returncode, "skipped" in alone.stdout) == (2, True)
+    queued = installation.run("check", "--json").stdout
+    checks = {check["name"]: check for check in json.loads(queued)["checks"]}
+    for task in skipped:
+        assert checks[f"task {task}"]["message"].startswith("disabled: "), task
 
 
 def test_holds_and_the_kill_switch(engine: sa.Engine, installation: Installation) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def ticks_with(monkeypatch: pytest.MonkeyPatch, directory: Path, **variables: st
             patch.delenv(name.upper(), raising=False)
         for name, value in variables.items():
             patch.setenv(name, value)
+        patch.delitem(sys.modules, "housekeeping_pipelines.definitions", raising=False)
         return ticks_of(runpy.run_module("housekeeping_pipelines.definitions")["defs"])
 
 

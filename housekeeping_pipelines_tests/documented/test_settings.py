@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def test_what_shapes_the_definitions_is_documented(monkeypatch: pytest.MonkeyPat
     recorded = Recorded.model_construct(**{name: getattr(real, name) for name in Settings.model_fields})
     read.clear()
     monkeypatch.setattr(settings_module, "load_settings", lambda *_, **__: recorded)
+    monkeypatch.delitem(sys.modules, "housekeeping_pipelines.definitions", raising=False)
     runpy.run_module("housekeeping_pipelines.definitions")
     said = re.search(r"\*\*When a change takes effect\.\*\* (.*?) shape the definitions", text_of("docs/settings.md"))
     assert said

@@ -120,11 +120,14 @@ def test_a_failed_or_an_empty_reference_deletes_nothing(world: World) -> None:
     assert (refused.status, refused.deleted) == ("refused", {})
     assert "no row names anything in" in refused.message
     use(world)
-    sql(world.engine, "ALTER TABLE detections RENAME thumbnail_path TO small")
     # A column that the mapping does not declare as lacking may be one that moved.
-    sql(world.engine, "ALTER TABLE detections RENAME file_path TO path")
+    sql(world.engine, "ALTER TABLE detections RENAME thumbnail_path TO thumb_path")
     failed = world.clean("media", run_id="run-2")
     assert (failed.status, failed.deleted) == ("failed", {})
+    assert "no column thumbnail_path; the nearest names are thumb_path" in failed.message
+    sql(world.engine, "ALTER TABLE detections RENAME file_path TO path")
+    skipped = world.clean("media", run_id="run-3")
+    assert (skipped.status, skipped.error_type, skipped.deleted) == ("skipped", "Absent", {})
     assert world.files("media") == ["orphan.jpg", "used.jpg"]
 
 

@@ -197,7 +197,7 @@ def _check_type(live: Table, theirs: str, ours: sa.Column[Any]) -> None:
     """
     found = live.type_of(theirs)
     if isinstance(ours.type, sa.DateTime):
-        wanted, fits = "a date or a timestamp", found == "date" or found.startswith("timestamp with")
+        wanted, fits = "a date or a timestamp", live.holds_moments(theirs)
         # A platform may have a flag in the place of this moment.
         fits |= ours.name == "email_verified_at" and found == "boolean"
     elif isinstance(ours.type, sa.Boolean):

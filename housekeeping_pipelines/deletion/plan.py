@@ -97,21 +97,20 @@ class Plan:
         Empty if there are no others, by which a row could be reached that belongs to another.
         """
         keys = [key for key in self.followed if key.child == table.oid]
-        nearest = min((self._distances[key.parent] for key in keys), default=0)
-        owners = tuple(key for key in keys if self._distances[key.parent] == nearest and key.parent != table.oid)
+        nearest = min((len(self.paths[key.parent]) for key in keys), default=0)
+        owners = tuple(key for key in keys if len(self.paths[key.parent]) == nearest and key.parent != table.oid)
         return owners if len(owners) < len(keys) else ()
 
     @cached_property
-    def _distances(self) -> dict[int, int]:
-        """How many keys lead from each table to the root, at least."""
-        found = {self.root.oid: 0}
-        frontier = [self.root.oid]
-        while frontier:
-            parent = frontier.pop(0)
+    def paths(self) -> dict[int, tuple[ForeignKey, ...]]:
+        """The keys that lead from the root to each table, as few as possible, by the oid of the table."""
+        found: dict[int, tuple[ForeignKey, ...]] = {self.root.oid: ()}
+        queue = [self.root.oid]
+        for parent in queue:
             for key in self.followed:
                 if key.parent == parent and key.child not in found:
-                    found[key.child] = found[parent] + 1
-                    frontier.append(key.child)
+                    found[key.child] = (*found[parent], key)
+                    queue.append(key.child)
         return found
 
     def describe(self) -> str:

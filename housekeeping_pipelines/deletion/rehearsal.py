@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from housekeeping_pipelines.deletion.batch import BatchContext
-    from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, Table
     from housekeeping_pipelines.postgres.keys import Key
 
@@ -123,8 +122,6 @@ class Rehearsal:
             try:
                 with connection.begin_nested():
                     number = Batch(context, Recheck.BEFORE).execute([key]).number
-                    # A trigger that is deferred acts at the end of a deletion, not of its undo.
-                    connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
                 if number is None:
                     return False
                 since = connection.scalar(sa.text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
@@ -157,7 +154,7 @@ class Rehearsal:
     def _examples(self) -> list[Key]:
         """A candidate for each table of the plan, with a row in it, if there is one."""
         found: dict[Key, None] = {}
-        for path in ((), *_paths(self.context.plan).values()):
+        for path in self.context.plan.paths.values():
             try:
                 with self.context.connection.begin_nested():
                     if (key := self._example(path)) is not None:
@@ -183,16 +180,3 @@ class Rehearsal:
         statement = sa.select(*text_of(root, root.key)).select_from(rows.join(some, sa.true()))
         row = connection.execute(statement.where(*conditions).limit(1)).one_or_none()
         return None if row is None else tuple(row)
-
-
-def _paths(plan: Plan) -> dict[int, tuple[ForeignKey, ...]]:
-    """The keys from the root to each table below it, as few as possible."""
-    found: dict[int, tuple[ForeignKey, ...]] = {plan.root.oid: ()}
-    queue = [plan.root.oid]
-    for parent in queue:
-        for key in plan.followed:
-            if key.parent == parent and key.child not in found:
-                found[key.child] = (*found[parent], key)
-                queue.append(key.child)
-    del found[plan.root.oid]
-    return found

@@ -8,7 +8,7 @@ from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.checking import Check
 from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.stores import Stores
-from housekeeping_pipelines.stores.undeclared_columns import undeclared_columns
+from housekeeping_pipelines.stores.undeclared_columns import TextColumn, text_columns, undeclared_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ _TASKS = {"cleanup_orphan_documents": UPLOADS, "orphan_cleanup": MEDIA, "cleanup
 def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
     """A line for each task on a store of files."""
     stores = Stores(surroundings.settings)
+    columns_of_text: list[TextColumn] | None = None
     for task, name in _TASKS.items():
         try:
             uses = stores.uses(name)
@@ -33,15 +34,18 @@ def check_orphans(surroundings: Surroundings) -> Iterator[Check]:
         else:
             columns = ", ".join(source.label for source in sources)
             yield Check(f"task {task}", "ok", f"takes files of {name} that no row names by {columns}")
-            yield from _look_for_others(surroundings, stores, name, [source.label for source in sources])
+            if columns_of_text is None:
+                columns_of_text = text_columns(surroundings.connection, surroundings.platform.catalog)
+            labels = [source.label for source in sources]
+            yield from _look_for_others(surroundings, stores, name, labels, columns_of_text)
 
 
-def _look_for_others(surroundings: Surroundings, stores: Stores, name: str, declared: list[str]) -> Iterator[Check]:
+def _look_for_others(
+    surroundings: Surroundings, stores: Stores, name: str, declared: list[str], columns: list[TextColumn]
+) -> Iterator[Check]:
     """A line for each column that names files of the store and that is not declared."""
     try:
-        found = undeclared_columns(
-            surroundings.connection, surroundings.platform.catalog, stores.uses(name), declared, stores[name].stored
-        )
+        found = undeclared_columns(surroundings.connection, columns, stores.uses(name), declared, stores[name].stored)
     except HousekeepingError:
         # The line of the store says it.
         return

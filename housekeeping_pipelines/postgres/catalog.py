@@ -233,6 +233,11 @@ class Table:
         """The type to cast a value to; with a length, the cast would cut a longer value to that of another row."""
         return "tid" if name == "ctid" else self.column(name).bare_type
 
+    def holds_moments(self, name: str) -> bool:
+        """Whether an age can be counted from the column: it is a date or a timestamp."""
+        kind = self.type_of(name)
+        return kind in ("date", "timestamp with time zone", "timestamp without time zone")
+
     def nearest(self, name: str) -> str:
         """For a message about a missing column: the nearest existing names."""
         return _nearest(name, [column.name for column in self.columns])

@@ -5,7 +5,6 @@ A row of unknown age (null) is never old enough, and nothing that may still be i
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -162,10 +161,9 @@ def check_is_time(table: Table, column: str) -> None:
     Raises:
         ConfigurationError: the column is neither a date nor a timestamp.
     """
-    kind = table.type_of(column)
-    if kind != "date" and not re.fullmatch(r"timestamp with(out)? time zone", kind):
+    if not table.holds_moments(column):
         raise ConfigurationError(
-            f"{table.label}.{column} is {kind}: an age needs a date or a timestamp",
+            f"{table.label}.{column} is {table.type_of(column)}: an age needs a date or a timestamp",
             hint="name another column in housekeeping.yaml",
         )
 

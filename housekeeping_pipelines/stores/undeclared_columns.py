@@ -1,4 +1,4 @@
-"""Columns of the live database that look as if they named files of a store, and that nobody has declared."""
+"""Columns of the live database that look as if they named files of a store, and are not declared."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from housekeeping_pipelines.stores.columns import shapes
 from housekeeping_pipelines.stores.references import ReferenceSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Sequence
 
     from housekeeping_pipelines.postgres.catalog import Catalog, Table
+    from housekeeping_pipelines.stores.references import Shape
     from housekeeping_pipelines.stores.uses import PlatformUses
 
 # Values of a column that are looked at, among so many rows; longer ones are texts, not names.
@@ -36,6 +37,14 @@ _READABLE = sa.text(
 ).bindparams(ours=OUR_SCHEMA)
 
 
+class TextColumn(NamedTuple):
+    """A column that can hold names of files."""
+
+    table: Table
+    column: str
+    shape: Shape
+
+
 class LooksLikeReference(NamedTuple):
     """A column of which some sampled values name files of the store."""
 
@@ -46,9 +55,17 @@ class LooksLikeReference(NamedTuple):
     example: str
 
 
+def text_columns(connection: sa.Connection, catalog: Catalog) -> list[TextColumn]:
+    """The columns that can hold names, of the tables that the role may read; up to `MAX_COLUMNS`."""
+    oids = connection.scalars(_READABLE).all()
+    tables = (catalog.table(oid) for oid in oids)
+    found = (TextColumn(each, name, shape) for each in tables for name, shape in shapes(connection, each).items())
+    return list(itertools.islice(found, MAX_COLUMNS))
+
+
 def undeclared_columns(
     connection: sa.Connection,
-    catalog: Catalog,
+    columns: Sequence[TextColumn],
     uses: PlatformUses,
     declared: Collection[str],
     stored: Callable[[Collection[str]], set[str]],
@@ -59,8 +76,11 @@ def undeclared_columns(
         stored: returns those of some names that the store has; it is asked once.
     """
     sampled: list[tuple[Table, ReferenceSource, list[str]]] = []
-    columns = itertools.islice(_columns(connection, catalog, uses, declared), MAX_COLUMNS)
-    while batch := list(itertools.islice(columns, COLUMNS_A_QUERY)):
+    sources = (
+        (table, ReferenceSource.of(table, column, naming=uses.naming, shape=shape)) for table, column, shape in columns
+    )
+    others = ((table, source) for table, source in sources if source.label not in declared)
+    while batch := list(itertools.islice(others, COLUMNS_A_QUERY)):
         for index, values in _sample(connection, [source for _, source in batch]).items():
             sampled.append((*batch[index], values))
     asked = {
@@ -77,17 +97,6 @@ def undeclared_columns(
         if naming and len(naming) >= SHARE * len(values):
             found.append(LooksLikeReference(table.label, source.column, len(naming), len(values), naming[0]))
     return found
-
-
-def _columns(
-    connection: sa.Connection, catalog: Catalog, uses: PlatformUses, declared: Collection[str]
-) -> Iterator[tuple[Table, ReferenceSource]]:
-    for oid in connection.scalars(_READABLE).all():
-        table = catalog.table(oid)
-        for column, shape in shapes(connection, table).items():
-            source = ReferenceSource.of(table, column, naming=uses.naming, shape=shape)
-            if source.label not in declared:
-                yield table, source
 
 
 def _sample(connection: sa.Connection, sources: list[ReferenceSource]) -> dict[int, list[str]]:

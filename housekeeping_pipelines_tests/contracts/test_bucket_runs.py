@@ -265,10 +265,8 @@ def test_a_server_that_is_killed_leaves_the_rest_to_the_next_run(world: World, b
     assert column(world.engine, "SELECT name FROM housekeeping.file_outbox") == []
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.25])
-def test_a_server_that_is_killed_amid_a_removal(world: World, bucket: Bucket, seconds: float) -> None:
-    names = [f"gone/{number:04}.pdf" for number in range(1500)]
-    bucket.put(names)
+def kill_after_first_batch(world: World, bucket: Bucket, seconds: float) -> list[threading.Timer]:
+    """Returns where the timer will be that kills the server so many seconds after the first batch."""
     killer: list[threading.Timer] = []
 
     def kill_soon(step: int) -> None:
@@ -277,6 +275,14 @@ def test_a_server_that_is_killed_amid_a_removal(world: World, bucket: Bucket, se
             killer[0].start()
 
     world.observer = Watcher(kill_soon)
+    return killer
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.25])
+def test_a_server_that_is_killed_amid_a_removal(world: World, bucket: Bucket, seconds: float) -> None:
+    names = [f"gone/{number:04}.pdf" for number in range(1500)]
+    bucket.put(names)
+    killer = kill_after_first_batch(world, bucket, seconds)
     report = world.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=500)
     killer[0].join()
     bucket.start()
@@ -344,14 +350,7 @@ def test_objects_go_to_the_trash_and_come_back(trashing: World, bucket: Bucket) 
 def test_a_server_that_is_killed_amid_moves_loses_nothing(trashing: World, bucket: Bucket, seconds: float) -> None:
     names = [f"gone/{number:04}.pdf" for number in range(600)]
     bucket.put(names)
-    killer: list[threading.Timer] = []
-
-    def kill_soon(step: int) -> None:
-        if step == 1:
-            killer.append(threading.Timer(seconds, bucket.kill))
-            killer[0].start()
-
-    trashing.observer = Watcher(kill_soon)
+    killer = kill_after_first_batch(trashing, bucket, seconds)
     trashing.clean("bucket", older_than=NO_AGE, allow_large_deletion=True, batch_size=200)
     killer[0].join()
     bucket.start()

@@ -8,7 +8,7 @@ import pytest
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.postgres.catalog import Catalog
-from housekeeping_pipelines.stores.undeclared_columns import undeclared_columns
+from housekeeping_pipelines.stores.undeclared_columns import text_columns, undeclared_columns
 from housekeeping_pipelines.stores.uses import PlatformUses
 from housekeeping_pipelines_tests.deletion.support import sql
 
@@ -27,7 +27,8 @@ def find(engine: sa.Engine, folder: Path, *declared: str) -> list[str]:
 
     with engine.connect() as connection:
         uses = PlatformUses("media", HousekeepingConfig(), folder)
-        found = undeclared_columns(connection, Catalog(connection), uses, declared, stored)
+        columns = text_columns(connection, Catalog(connection))
+        found = undeclared_columns(connection, columns, uses, declared, stored)
     return [f"{each.table}.{each.column}: {each.named} of {each.sampled}" for each in found]
 
 

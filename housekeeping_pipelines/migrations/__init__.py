@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # The newest revision; a test compares it with the files in versions/.
 HEAD = "0005"
 
+# The name of a table in a schema that may not be used is an error, even for to_regclass().
+_MAY_USE = sa.text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :name").bindparams(
+    name=OUR_SCHEMA
+)
+
 
 def ensure_schema(engine: sa.Engine) -> bool:
     """Create or upgrade the schema; False if it was up to date.
@@ -57,7 +62,9 @@ def ensure_schema(engine: sa.Engine) -> bool:
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """The version of our schema in the database; None if the schema does not exist, or is someone else's."""
+    """The version of our schema in the database; None if it does not exist, is someone else's or may not be used."""
+    if not connection.scalar(_MAY_USE):
+        return None
     # Another application may be migrated by Alembic, too.
     names = [f"{OUR_SCHEMA}.{name}" for name in ("alembic_version", "trash_batches")]
     if any(connection.scalar(sa.select(sa.func.to_regclass(name))) is None for name in names):

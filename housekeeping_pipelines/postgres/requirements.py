@@ -69,6 +69,12 @@ def schema_problem(connection: sa.Connection) -> Problem | None:
             f"user {role!r} may not create the schema {OUR_SCHEMA} in database {database!r}",
             f'let an administrator run: GRANT CREATE ON DATABASE "{database}" TO "{role}"',
         )
+    if not connection.scalar(sa.text("SELECT has_schema_privilege(:name, 'USAGE')"), {"name": OUR_SCHEMA}):
+        return Problem(
+            f"user {role!r} may not use the schema {OUR_SCHEMA} in database {database!r}",
+            f'if it holds the trash, let its owner run: GRANT ALL ON SCHEMA {OUR_SCHEMA} TO "{role}";'
+            " if it is another application's, rename it",
+        )
     if (strange := connection.scalar(_STRANGE)) is not None:
         return Problem(
             f"the schema {OUR_SCHEMA} in database {database!r} is someone else's: it has {strange}",

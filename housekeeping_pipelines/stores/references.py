@@ -33,8 +33,9 @@ Shape: TypeAlias = Literal["text", "array", "json"]
 Transform: TypeAlias = Literal["path", "slug", "exact"]
 
 # What a plain value has none of: characters that may be encoded, quoted or separators; a part that is empty or begins
-# with a dot; a slash at the end; a scheme; a drive.
-_NOT_PLAIN = r"[^A-Za-z0-9._@~:/-]|(^|/)[./]|/$|:/|^.:"
+# with a dot; a slash at the end; a scheme; a drive. In the collation C a class is of ASCII, and the expression two thirds
+# as slow as with ranges.
+_NOT_PLAIN = r"[^[:alnum:]._@~:/-]|/[./]|^[./]|/$|:/|^.:"
 
 # What a name has none of from which AnythingLLM makes the same name.
 _NOT_ITS_OWN_SLUG = "[^A-Za-z0-9._@~-]|--|^[-.]|-$"

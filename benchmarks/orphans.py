@@ -12,21 +12,28 @@ nothing. Time starts after the imports; memory is the highest resident size of t
 imports, without what the shell starts. The files are in the page cache for all contenders.
 
 Last measured. The goals, 1.5 times a shell pipeline that learns no sizes, no ages and no references without a file, and
-six times faster than Python, are not reached with `--files 300000`:
+six times faster than Python, are not reached:
 
-    2026-11-26, PostgreSQL 18.4, Python 3.11.7, 2 cores: 300,000 files,
+    2026-11-27, PostgreSQL 18.4, Python 3.11.7, 2 cores: 300,000 files,
     30,000 of them orphans, 300,000 references, median of 3 rounds
 
                               seconds         spread   / shell  / Python   memory
-    find | sort | comm           0.41     0.38..0.43      1.00     0.082     0 MB
-    set, rglob, stat             4.94     4.62..5.04     12.19     1.000   187 MB
-    this engine, dry run         1.18     1.15..1.24      2.92     0.240    13 MB
+    find | sort | comm           0.49     0.45..0.52      1.00     0.068     0 MB
+    set, rglob, stat             7.26     6.64..7.51     14.73     1.000   187 MB
+    this engine, dry run         1.77     1.66..2.01      3.60     0.244    13 MB
       to reach                                            1.50     0.167    60 MB
 
-It was 2.3 times the shell before references were read in every form. Where time goes: 0.2 s to list; 0.5 s of one
-server process for the full join, half of it in the expressions that make the keys, a regular expression for each value;
-0.2 s to examine the orphans that arrive last; 0.2 s to read the references that matched nothing, and to match them
-again. Sizes of hash tables and batches, and one row per folder for the listing, made no difference.
+    1,000,000 files, 2 rounds
+
+    find | sort | comm           1.49     1.31..1.66      1.00     0.057     0 MB
+    set, rglob, stat            26.03   23.02..29.05     17.50     1.000   631 MB
+    this engine, dry run         7.30     6.69..7.92      4.91     0.281    24 MB
+
+On another day the first table said 2.92 and 0.240; before references were read in every form it was 2.3 times the
+shell. Where time goes with 300,000 files, in seconds: 0.3 to list; 0.7 for the full join, a third of it in the
+expressions that make the keys; 0.3 to examine the orphans, most of which arrive when the join is done; 0.3 to read the
+references that matched nothing, and to match them again. Sizes of hash tables and batches, and one row per folder for
+the listing, made no difference.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.locked_rows import LockedRow, LockedRows, lock_roots
 from housekeeping_pipelines.deletion.mirrors import Mirror, copy_to_mirror, move_to_mirror
 from housekeeping_pipelines.deletion.tables import trash_batches
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.postgres.fingerprint import shape
 from housekeeping_pipelines.postgres.keys import Key, KeyedColumns, matches
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
 
@@ -116,6 +118,7 @@ class Batch:
             NeedsRecheck: a root is to stay (only with `Recheck.AFTER`).
             Paused: all deleting runs were paused meanwhile.
             Refused: more rows would be deleted than the plan names.
+            HousekeepingError: a table was changed since the plan was made.
         """
         context = self._context
         root = context.plan.root
@@ -161,6 +164,7 @@ class Batch:
 
         Raises:
             Paused: all deleting runs are paused.
+            HousekeepingError: a table was changed since the plan was made.
         """
         connection = self._context.connection
         # No batch waits for the disk: one that a crash of the server undoes is whole again in its tables, and the run
@@ -173,7 +177,25 @@ class Batch:
         _set_locally(connection, lock_timeout=f"{LOCK_TIMEOUT_MS}ms")
         if is_paused(connection):
             raise Paused
+        if not self._context.dry_run:
+            self._check_shape()
         return ActiveHolds.read(connection, self._context.run.clock())
+
+    def _check_shape(self) -> None:
+        """Lock the tables as a deletion does, so that no migration can change them, and compare them with the plan.
+
+        Raises:
+            HousekeepingError: a table was changed since the plan was made.
+        """
+        plan, connection = self._context.plan, self._context.connection
+        quote = connection.dialect.identifier_preparer.format_table
+        tables = ", ".join(quote(table.selectable) for table in plan.tables)
+        connection.exec_driver_sql(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE")
+        if shape(connection, plan.members) != plan.shape:
+            raise HousekeepingError(
+                f"{plan.root.label} or a table below it was changed while the run was going on",
+                hint="run it again when the migration is done; what was deleted so far is in the trash",
+            )
 
     def _still_candidates(self, keys: list[Key], holds: ActiveHolds) -> list[LockedRow]:
         """The rows of these keys that the policy selects and no hold covers, as they are now that they are locked."""

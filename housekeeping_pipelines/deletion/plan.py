@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.postgres.fingerprint import shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ class Plan:
         unindexed: followed or cleared keys whose columns lead no index.
         members: every table of a key above, by oid.
         unvalidated: keys of these tables that are NOT VALID, wherever they lead.
+        shape: what the catalog said of the members, as one text (`postgres.fingerprint`).
         unfollowed_tables: parents of keys that are not followed, where by the policy no row refers; by oid.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     cleared: tuple[ForeignKey, ...]
     unindexed: tuple[ForeignKey, ...]
     members: dict[int, Table]
+    shape: str
     unfollowed_tables: frozenset[int] = frozenset()
     unvalidated: tuple[ForeignKey, ...] = ()
 
@@ -159,6 +162,8 @@ def make_plan(
 ) -> Plan:
     """Follow the keys from `root`.
 
+    What the plan says is of one moment if the transaction is REPEATABLE READ.
+
     Args:
         undeclared: keys that the application has and the database does not declare.
         follows: whether to follow a key; rows that refer by another one make the database refuse the delete.
@@ -199,13 +204,15 @@ def make_plan(
             f"the keys {cycle} form a cycle, so no row of {root.label} can be deleted before another",
             hint="declare one of these keys ON DELETE SET NULL",
         ) from None
+    members = {oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}}
     plan = Plan(
         root=root,
         tables=tuple(order),
         followed=followed,
         cleared=cleared,
         unindexed=tuple(key for key in (*followed, *cleared) if not catalog.is_indexed(key)),
-        members={oid: catalog.table(oid) for oid in reached | {key.child for key in cleared}},
+        members=members,
+        shape=shape(catalog.connection, members),
         unfollowed_tables=frozenset(key.parent for key in known if key.parent in reached and key not in keys),
         unvalidated=tuple(key for key in catalog.foreign_keys if key.child in reached and not key.validated),
     )

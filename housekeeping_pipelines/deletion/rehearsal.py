@@ -19,6 +19,7 @@ from housekeeping_pipelines.deletion.batch_errors import RowError
 from housekeeping_pipelines.deletion.undo import UndoResult, restore_batch
 from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.postgres.fingerprint import surroundings
 from housekeeping_pipelines.postgres.keys import text_of
 from housekeeping_pipelines.postgres.schema import TIMESTAMPTZ, metadata
 
@@ -44,38 +45,6 @@ rehearsals = sa.Table(
     sa.Column("rehearsed_at", TIMESTAMPTZ, nullable=False),
 )
 
-# Everything of the catalog that decides whether a row can be deleted and inserted again.
-_FINGERPRINT = sa.text(
-    """
-    WITH given AS (SELECT unnest(CAST(:oids AS oid[])) AS oid), members AS (
-        SELECT oid FROM given UNION SELECT tree.relid::oid FROM given, LATERAL pg_partition_tree(given.oid) AS tree
-    )
-    SELECT md5(string_agg(part, chr(10) ORDER BY part)) FROM (
-        SELECT format('%s %s', current_user, current_setting('server_version_num')) AS part
-        UNION ALL
-        SELECT format('column %s %s %s %s %s %s %s', a.attrelid, a.attnum, a.attname,
-                      format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated, a.attidentity)
-        FROM pg_attribute a JOIN members m ON m.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL
-        SELECT format('constraint %s %s %s %s', c.oid, pg_get_constraintdef(c.oid), c.convalidated, c.condeferred)
-        FROM pg_constraint c WHERE c.conrelid IN (SELECT oid FROM members) OR c.confrelid IN (SELECT oid FROM members)
-        UNION ALL
-        SELECT format('index %s', pg_get_indexdef(i.indexrelid)) FROM pg_index i JOIN members m ON m.oid = i.indrelid
-        UNION ALL
-        SELECT format('trigger %s %s %s', pg_get_triggerdef(t.oid), t.tgenabled, md5(p.prosrc))
-        FROM pg_trigger t JOIN members m ON m.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
-        WHERE NOT t.tgisinternal
-        UNION ALL
-        SELECT format('rule %s', pg_get_ruledef(r.oid)) FROM pg_rewrite r JOIN members m ON m.oid = r.ev_class
-        UNION ALL
-        SELECT format('table %s %s %s %s', c.oid, c.relacl, c.relrowsecurity, c.relreplident)
-        FROM pg_class c JOIN members m ON m.oid = c.oid
-        UNION ALL
-        SELECT format('publication %s %s %s', p.pubname, p.puballtables, p.pubdelete) FROM pg_publication p
-    ) AS parts
-    """
-)
-
 
 @dataclass(frozen=True)
 class Rehearsal:
@@ -98,8 +67,7 @@ class Rehearsal:
             Refused: an undo would not bring a row back as it was, or more rows would go than the plan names.
         """
         connection, run = self.context.connection, self.context.run
-        oids = sorted(self.context.plan.members)
-        fingerprint = str(connection.scalar(_FINGERPRINT, {"oids": oids}))
+        fingerprint = surroundings(connection, self.context.plan.members)
         last = connection.scalar(sa.select(rehearsals.c.fingerprint).where(rehearsals.c.task == run.task))
         keys = [] if last == fingerprint else self._examples()
         connection.rollback()

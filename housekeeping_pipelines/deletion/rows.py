@@ -84,6 +84,8 @@ def delete_rows(
     if run.dry_run:
         connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
         connection.commit()
+    # A migration that commits meanwhile would leave a plan of neither.
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     catalog = Catalog(connection)
     policy = make_policy(catalog, run.clock())
     plan = make_plan(catalog, policy.table, policy.undeclared, policy.follows)

@@ -33,8 +33,8 @@ Shape: TypeAlias = Literal["text", "array", "json"]
 Transform: TypeAlias = Literal["path", "slug", "exact"]
 
 # What a plain value has none of: characters that may be encoded, quoted or separators; a part that is empty or begins
-# with a dot; a slash at the end; a scheme; a drive. In the collation C a class is of ASCII, and the expression two thirds
-# as slow as with ranges.
+# with a dot; a slash at the end; a scheme; a drive. In the collation C, a class is of ASCII, and takes less time than
+# ranges.
 _NOT_PLAIN = r"[^[:alnum:]._@~:/-]|/[./]|^[./]|/$|:/|^.:"
 
 # What a name has none of from which AnythingLLM makes the same name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from housekeeping_pipelines_tests.conftest import NOW
 from housekeeping_pipelines_tests.deletion.support import Watcher, sql
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -124,10 +126,12 @@ class World:
         dry_run: bool = False,
         quota: int | None = None,
         batch_size: int = 5000,
+        max_seconds: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
         **expiry: Any,
     ) -> Any:
         stores = self.stores
-        return self.runner.run(
+        return replace(self.runner, monotonic=monotonic).run(
             "cleanup_files",
             run_id,
             lambda run: cleanup_files(
@@ -136,7 +140,7 @@ class World:
                 store_of=stores.__getitem__,
                 uses=stores.uses("bucket"),
                 expiry=Expiry(**expiry),
-                limits=Limits(max_fraction=1.0, batch_size=batch_size),
+                limits=Limits(max_fraction=1.0, batch_size=batch_size, max_seconds=max_seconds),
                 max_storage_bytes=quota,
             ),
             dry_run=dry_run,

@@ -72,9 +72,14 @@ def drain(
     *,
     run_id: str | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
+    drained: DrainResult | None = None,
 ) -> DrainResult:
-    """Process entries that are due, all or those of one run, until none is left; commits as it goes."""
-    drained = DrainResult()
+    """Process entries that are due, all or those of one run, until none is left; commits as it goes.
+
+    Args:
+        drained: to which each batch is added once it is done, so that an error takes no count away.
+    """
+    drained = DrainResult() if drained is None else drained
     for name in _stores_with_work(connection, clock(), run_id):
         try:
             store = store_of(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -134,6 +135,22 @@ def count_files(connection: sa.Connection, *, before: datetime, run_id: str | No
     return {row[0]: row[1] for row in connection.execute(statement.group_by(trashed_files.c.store))}
 
 
+@dataclass
+class PurgedFiles:
+    """What a purge removed: files by store, their bytes; and those that stayed, name -> reason."""
+
+    removed: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: PurgedFiles) -> None:
+        """Add what one transaction recorded."""
+        for store, count in other.removed.items():
+            self.removed[store] = self.removed.get(store, 0) + count
+        self.bytes += other.bytes
+        self.failed |= other.failed
+
+
 def purge_files(
     connection: sa.Connection,
     store_of: StoreOf,
@@ -141,15 +158,15 @@ def purge_files(
     before: datetime,
     run_id: str | None,
     may_go_on: Iterator[bool],
-) -> tuple[dict[str, int], int, dict[str, str]]:
+    purged: PurgedFiles | None = None,
+) -> PurgedFiles:
     """Permanently delete what was deleted before a moment, or all of one run; commits as it goes.
 
-    Returns:
-        files by store, their bytes, and those that stayed: name -> reason.
+    Args:
+        purged: to which files are added once that is recorded.
     """
-    removed: dict[str, int] = {}
-    failed: dict[str, str] = {}
-    size, last = 0, 0
+    purged = PurgedFiles() if purged is None else purged
+    last = 0
     while next(may_go_on):
         statement = sa.select(trashed_files).where(_due(before, run_id), trashed_files.c.id > last)
         statement = statement.order_by(trashed_files.c.id).limit(BATCH_FILES).with_for_update(skip_locked=True)
@@ -159,17 +176,20 @@ def purge_files(
         last = found[-1].id
         undone = {name for name in {row.run_id for row in found} if not connection.scalar(try_lock(undo_lock(name)))}
         rows = [row for row in found if row.run_id not in undone]
+        part = PurgedFiles()
         for store in sorted({row.store for row in rows}):
             mine = {row.trash_name: row for row in rows if row.store == store}
             gone, reasons = _remove(store_of, store, mine)
-            failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
+            part.failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
             ids = [mine[name].id for name in gone]
             connection.execute(sa.delete(trashed_files).where(trashed_files.c.id.in_(ids)))
-            removed[store] = removed.get(store, 0) + len(gone)
-            size += sum(mine[name].bytes or 0 for name in gone)
+            if gone:
+                part.removed[store] = len(gone)
+            part.bytes += sum(mine[name].bytes or 0 for name in gone)
         connection.commit()
+        purged.add(part)
     connection.rollback()
-    return {store: count for store, count in removed.items() if count}, size, failed
+    return purged
 
 
 def _remove(store_of: StoreOf, store: str, names: Mapping[str, object]) -> tuple[set[str], dict[str, str]]:

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.postgres.catalog import PgType
+from housekeeping_pipelines.postgres.requirements import clock_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
+    from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import Table
 
 _ALLOW_EMPTY = "set allow_empty_reference: true if it is meant to be empty"
@@ -58,6 +60,16 @@ def check_not_paused(connection: sa.Connection, *, by_setting: bool) -> None:
         raise Refused("paused by HOUSEKEEPING_PAUSED", hint="set HOUSEKEEPING_PAUSED=false")
     if (reason := paused_reason(connection)) is not None:
         raise Refused(f"paused: {reason}", hint="run `housekeeping resume`")
+
+
+def check_may_start(run: Run) -> None:
+    """
+    Raises:
+        Refused: deletion is paused, or the clock differs from the server's.
+    """
+    check_not_paused(run.connection, by_setting=run.paused_by_setting)
+    if run.compares_clocks and (problem := clock_problem(run.connection, run.clock())) is not None:
+        raise Refused(problem.message, hint=problem.hint)
 
 
 def is_paused(connection: sa.Connection) -> bool:

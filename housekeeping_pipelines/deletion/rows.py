@@ -21,13 +21,14 @@ from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.rehearsal import Rehearsal
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Ending, Report
+from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Report
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.keys import Key, item_name
 from housekeeping_pipelines.postgres.locks import shared_lock
+from housekeeping_pipelines.retries import retry_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.policy import RowPolicy
-    from housekeeping_pipelines.execution.report import StoppedReason
+    from housekeeping_pipelines.execution.report import Ending, StoppedReason
     from housekeeping_pipelines.execution.run import Run
 
 logger = logging.getLogger(__name__)
@@ -134,15 +135,13 @@ class RowDeletion:
         except _Stop as stop:
             tally.stopped_reason = stop.reason
             tally.skipped["budget"] += tally.candidates - tally.dealt_with
-        except HousekeepingError as error:
-            ending = Ending.of(error)
-        except sa.exc.DBAPIError as error:
-            ending = self._ending_of(error)
+        except (HousekeepingError, sa.exc.DBAPIError) as error:
+            ending = self.run.ending_of(error)
         try:
             self._make_durable()
         except sa.exc.DBAPIError as error:
             # What was counted may not be on the disk: that is not a success.
-            ending = ending or self._ending_of(error)
+            ending = ending or self.run.ending_of(error)
         if self.run.dry_run:
             # The files follow their rows; a real run counts them when storage has confirmed their removal.
             tally.would_delete = self._rows | self._files
@@ -160,9 +159,6 @@ class RowDeletion:
         """Rows of all tables that were deleted so far, or would be."""
         return sum(self._rows.values())
 
-    def _ending_of(self, error: sa.exc.DBAPIError) -> Ending:
-        return Ending.of(database_errors.explain(error, self.run.connection.engine.url))
-
     def _make_durable(self) -> None:
         """Wait for the disk: the batches did not, and with this commit all of them are there."""
         connection = self.run.connection
@@ -175,7 +171,7 @@ class RowDeletion:
     def _prepare(self) -> None:
         """The guards, the list of candidates, and what all batches work with."""
         connection, policy, table = self.run.connection, self.policy, self.policy.table
-        guards.check_not_paused(connection, by_setting=self.run.paused_by_setting)
+        guards.check_may_start(self.run)
         if not self.run.dry_run:
             guards.check_privileges(connection, self.plan, trashed=self.run.trashed)
             guards.check_published(connection, self.plan)
@@ -258,10 +254,8 @@ class RowDeletion:
         )
 
     def _transaction(self, keys: list[Key], recheck: Recheck) -> BatchResult:
-        import stamina
-
         try:
-            for attempt in stamina.retry_context(
+            for attempt in retry_context(
                 on=database_errors.is_transient,
                 # Of several, the halves are the next attempts.
                 attempts=ATTEMPTS if len(keys) == 1 else 1,

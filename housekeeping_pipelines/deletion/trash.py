@@ -20,9 +20,9 @@ from housekeeping_pipelines.deletion.mirrors import (
     prefer_indexes,
     summarize_mirrors,
 )
-from housekeeping_pipelines.deletion.tables import trash_batches, trash_references
+from housekeeping_pipelines.deletion.tables import trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.postgres.arrays import is_one_of
-from housekeeping_pipelines.postgres.locks import try_lock
+from housekeeping_pipelines.postgres.locks import is_locked, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +35,12 @@ PURGE_ROWS = 50_000
 def undo_lock(run_id: str) -> str:
     """Held in share mode by an undo of the run; the purge skips a run whose lock it does not get."""
     return f"undo {run_id}"
+
+
+def runs_being_undone(connection: sa.Connection) -> list[str]:
+    """The runs in the trash whose undo is going on."""
+    known = sa.union(sa.select(trash_batches.c.run_id), sa.select(trashed_files.c.run_id))
+    return [name for name in sorted(connection.scalars(known)) if is_locked(connection, undo_lock(name))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +89,18 @@ def purge(
     before: datetime,
     run_id: str | None = None,
     may_go_on: Iterator[bool] | None = None,
+    removed: dict[str, int] | None = None,
 ) -> dict[str, int]:
     """Permanently delete what was deleted before a moment, or the whole of one run; commits as it goes.
+
+    Args:
+        removed: to which the rows of each transaction are added once it is committed.
 
     Returns:
         deleted rows by source table.
     """
     due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
-    removed: dict[str, int] = {}
+    removed = {} if removed is None else removed
     being_undone: set[str] = set()
     keep_publishable(connection)
     summarize_mirrors(connection)
@@ -112,16 +122,19 @@ def purge(
         mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
         ids = [batch_id for batch_id, _ in batches]
         prefer_indexes(connection)
+        part: dict[str, int] = {}
         for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
             mirror = mirrors[mirror_id]
             batch = mirror.selectable.c[BATCH_COLUMN]
             # The index is searched once, for the range, and not for each number of the list.
             which = sa.and_(batch.between(ids[0], ids[-1]), is_one_of(batch + 0, ids))
             gone = connection.execute(sa.delete(mirror.selectable).where(which))
-            removed[mirror.source_table] = removed.get(mirror.source_table, 0) + gone.rowcount
+            part[mirror.source_table] = part.get(mirror.source_table, 0) + gone.rowcount
         connection.execute(sa.delete(trash_references).where(is_one_of(trash_references.c.batch_id, ids)))
         connection.execute(sa.delete(trash_batches).where(is_one_of(trash_batches.c.id, ids)))
         connection.commit()
+        for table, count in part.items():
+            removed[table] = removed.get(table, 0) + count
     connection.rollback()
     for mirror in find_mirrors(connection):
         drop_if_empty(connection, mirror)

@@ -102,13 +102,20 @@ def find_run(connection: sa.Connection, prefix: str) -> str:
 
 
 def undo_run(
-    connection: sa.Connection, run_id: str, *, on_progress: Callable[[int, int], None] | None = None
+    connection: sa.Connection,
+    run_id: str,
+    *,
+    result: UndoResult | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> UndoResult:
     """Restore what a run deleted, one transaction for each of its transactions.
 
     Running it again continues where it ended: what is restored is no longer in the trash.
+
+    Args:
+        result: to which each transaction is added once it is committed, so that an error takes no count away.
     """
-    result = UndoResult(run_id)
+    result = UndoResult(run_id) if result is None else result
     statement = sa.select(trash_batches.c.id).where(trash_batches.c.run_id == run_id)
     numbers = list(connection.scalars(statement.order_by(trash_batches.c.id.desc())))
     catalog = Catalog(connection)
@@ -118,8 +125,10 @@ def undo_run(
     connection.commit()
     with shared_lock(connection, undo_lock(run_id)):
         for done, number in enumerate(numbers, start=1):
+            part = UndoResult(run_id)
             with connection.begin():
-                restore_batch(connection, catalog, mirrors, number, result)
+                restore_batch(connection, catalog, mirrors, number, part)
+            result.add(part)
             if on_progress is not None:
                 on_progress(done, len(numbers))
     return result

@@ -67,6 +67,7 @@ class Database:
             trashed=self.settings.trash_retention_days > 0,
             every_run_is_dry=self.settings.dry_run,
             paused_by_setting=self.settings.housekeeping_paused,
+            compares_clocks=True,
             **given,
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from housekeeping_pipelines.execution.report import Report
+from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.report import Ending, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from housekeeping_pipelines.execution.progress import Observer
-    from housekeeping_pipelines.execution.report import Ending
 
 
 R = TypeVar("R", bound=Report)
@@ -65,6 +65,7 @@ class Run(Started):
         connection: holds the task's lock, and is in no transaction when the task begins.
         trashed: whether deleted rows are kept; False deletes permanently.
         paused_by_setting: HOUSEKEEPING_PAUSED.
+        compares_clocks: whether a clock that differs from the server's keeps a deletion from starting.
     """
 
     connection: sa.Connection
@@ -72,3 +73,12 @@ class Run(Started):
     clock: Callable[[], datetime]
     trashed: bool
     paused_by_setting: bool
+    compares_clocks: bool = False
+
+    def ending_of(self, error: HousekeepingError | sa.exc.DBAPIError) -> Ending:
+        """The ending of a run that an error breaks off."""
+        from housekeeping_pipelines.postgres import errors as database_errors
+
+        if not isinstance(error, HousekeepingError):
+            error = database_errors.explain(error, self.connection.engine.url)
+        return Ending.of(error)

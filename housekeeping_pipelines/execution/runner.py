@@ -35,20 +35,35 @@ class TaskRunner:
         trashed: whether deleted rows are kept; False deletes permanently.
         every_run_is_dry: DRY_RUN.
         paused_by_setting: HOUSEKEEPING_PAUSED.
+        compares_clocks: whether a clock that differs from the server's keeps a deletion from starting.
     """
 
     engine: sa.Engine
     trashed: bool = True
     every_run_is_dry: bool = False
     paused_by_setting: bool = False
+    compares_clocks: bool = False
     observer: Observer = field(default_factory=LogObserver)
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
 
-    def run(self, task: str, run_id: str, body: Callable[[Run], Report], *, dry_run: bool = False) -> Report:
+    def run(
+        self,
+        task: str,
+        run_id: str,
+        body: Callable[[Run], Report],
+        *,
+        dry_run: bool = False,
+        kind: type[Report] = Report,
+        busy: Callable[[Run], Ending] = lambda _: SKIPPED,
+    ) -> Report:
         """Do a task under its lock; a concurrent run of the same task is skipped. A dry run takes no lock.
 
         An error that a user or the database causes is not raised: the report's status says it.
+
+        Args:
+            kind: the class of the report that `body` returns, and of one for a run that could not begin.
+            busy: how a run ends while another has the lock.
         """
         dry_run = dry_run or self.every_run_is_dry
         started = Started(task, run_id, dry_run, self.clock(), self.monotonic(), self.monotonic)
@@ -60,13 +75,13 @@ class TaskRunner:
                     report = body(run)
                 else:
                     with task_lock(connection, task) as taken:
-                        report = body(run) if taken else run.report(SKIPPED)
+                        report = body(run) if taken else run.report(busy(run), kind=kind)
         except HousekeepingError as error:
-            report = started.report(Ending.of(error))
+            report = started.report(Ending.of(error), kind=kind)
         except sa.exc.DBAPIError as error:
-            report = started.report(Ending.of(database_errors.explain(error, self.engine.url)))
+            report = started.report(Ending.of(database_errors.explain(error, self.engine.url)), kind=kind)
         except UnicodeDecodeError as error:
-            report = started.report(Ending.of(database_errors.explain_text(error)))
+            report = started.report(Ending.of(database_errors.explain_text(error)), kind=kind)
         _log(report)
         return report
 
@@ -78,6 +93,7 @@ class TaskRunner:
             clock=self.clock,
             trashed=self.trashed,
             paused_by_setting=self.paused_by_setting,
+            compares_clocks=self.compares_clocks,
         )
 
 

@@ -42,9 +42,9 @@ def undo(
         trash.undo,
         run_id=config.run_id,
         stores=stores,
-        for_good=lambda undone: [report.for_good for report in read_reports(context.instance, undone).values()],
+        reports_of=lambda undone: read_reports(context.instance, undone).values(),
     )
-    run_task(context, database, body)
+    run_task(context, database, body, kind=UndoReport, busy=trash.busy)
 
 
 @dg.op

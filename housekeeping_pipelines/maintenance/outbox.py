@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.drain import count_due, drain, stuck
+from housekeeping_pipelines.deletion.drain import DrainResult, count_due, drain, stuck
+from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import probe
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.execution.tally import Tally
@@ -43,9 +46,13 @@ def drain_outbox(
         connection.commit()
         return tally.stopped_reason is None
 
-    drained = drain(connection, store_of, run.clock, may_go_on=may_go_on)
-    left = stuck(connection)
-    connection.commit()
+    drained, left, ending = DrainResult(), [], None
+    try:
+        drain(connection, store_of, run.clock, may_go_on=may_go_on, drained=drained)
+        left = stuck(connection)
+        connection.commit()
+    except (HousekeepingError, sa.exc.DBAPIError) as error:
+        ending = run.ending_of(error)
     tally.deleted, tally.deleted_bytes = drained.gone, drained.gone_bytes
     tally.for_good = drained.permanently
     tally.skipped |= {"in_use": drained.in_use, "held": drained.held}
@@ -54,7 +61,7 @@ def drain_outbox(
     unavailable = drained.unavailable.items()
     tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in unavailable]
     tally.warnings += [f"{item} still cannot be removed: {reason}" for item, reason in left]
-    return tally.report(run)
+    return tally.report(run, ending)
 
 
 def probe_due(settings: Settings) -> int:

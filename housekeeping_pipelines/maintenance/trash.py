@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.file_undo import count_files, purge_files, restore_files
+from housekeeping_pipelines.deletion.file_undo import PurgedFiles, count_files, purge_files, restore_files
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
-from housekeeping_pipelines.deletion.trash import count_expired, purge, undo_lock
+from housekeeping_pipelines.deletion.tables import kept_files
+from housekeeping_pipelines.deletion.trash import count_expired, purge, runs_being_undone, undo_lock
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
-from housekeeping_pipelines.errors import Refused
+from housekeeping_pipelines.errors import HousekeepingError, Refused, Unavailable
+from housekeeping_pipelines.execution.report import Ending
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.maintenance.report import UndoReport
 from housekeeping_pipelines.postgres.locks import shared_lock
-from housekeeping_pipelines.stores.restored import restore_files_of_rows
+from housekeeping_pipelines.stores.restored import FilesOfRows, restore_files_of_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.execution.run import Run
-    from housekeeping_pipelines.stores.restored import FilesOfRows
     from housekeeping_pipelines.stores.stores import Stores
 
 
@@ -39,7 +42,7 @@ def undo(
     run: Run,
     run_id: str,
     stores: Stores,
-    for_good: Callable[[str], Iterable[Mapping[str, int]]] = lambda _: (),
+    reports_of: Callable[[str], Iterable[Report]] = lambda _: (),
 ) -> Report:
     """Restore a run's files and rows; `partial` if something could not be restored and stays in the trash.
 
@@ -47,7 +50,7 @@ def undo(
     warned of.
 
     Args:
-        for_good: returns what the run's tasks report as deleted permanently, so that the report can name it.
+        reports_of: returns the reports of the run's tasks, so that what cannot come back is named.
 
     Raises:
         ConfigurationError: the trash has nothing of the run.
@@ -57,12 +60,21 @@ def undo(
         raise Refused("nothing is restored while DRY_RUN is true", hint="set DRY_RUN=false")
     connection = run.connection
     found = find_run(connection, run_id)
+    reports = list(reports_of(found))
+    no_longer_there = _no_longer_there(connection, found, reports)
     connection.rollback()
-    files = UndoResult(found)
-    with shared_lock(connection, MIRRORS_LOCK), shared_lock(connection, undo_lock(found)):
-        restore_files(connection, found, stores.__getitem__, files)
-        of_rows = restore_files_of_rows(connection, found, stores.uses, stores.__getitem__)
-        result = undo_run(connection, found)
+    files, result, of_rows, ending = UndoResult(found), UndoResult(found), FilesOfRows(), None
+    try:
+        with shared_lock(connection, MIRRORS_LOCK), shared_lock(connection, undo_lock(found)):
+            restore_files(connection, found, stores.__getitem__, files)
+            of_rows = restore_files_of_rows(connection, found, stores.uses, stores.__getitem__)
+            undo_run(connection, found, result=result)
+            if not files.conflict_count + result.conflict_count:
+                # Their rows keep them again, as long as these exist.
+                connection.execute(sa.delete(kept_files).where(kept_files.c.run_id == found))
+                connection.commit()
+    except (HousekeepingError, sa.exc.DBAPIError) as error:
+        ending = run.ending_of(error)
     result.restored |= _sum(files.restored, of_rows.restored)
     for conflict in files.conflicts:
         result.conflict(conflict.item, conflict.reason)
@@ -71,14 +83,35 @@ def undo(
     tally.warnings += _about_files(of_rows)
     tally.warnings += [
         f"{count:,} of {name} were deleted permanently and cannot be restored"
-        for counts in for_good(found)
-        for name, count in counts.items()
+        for report in reports
+        for name, count in report.for_good.items()
     ]
+    tally.warnings += no_longer_there
     if result.restored:
         tally.warnings.append(_STILL_DUE)
     return tally.report(
-        run, kind=UndoReport, undone_run_id=found, restored=result.restored, conflicts=tuple(result.conflicts)
+        run, ending, kind=UndoReport, undone_run_id=found, restored=result.restored, conflicts=tuple(result.conflicts)
     )
+
+
+def _no_longer_there(connection: sa.Connection, run_id: str, reports: Iterable[Report]) -> list[str]:
+    """What the trash has lost of a run since."""
+    deleted = sum(sum(each.deleted.values()) - sum(each.for_good.values()) for each in reports if not each.dry_run)
+    never = datetime.min.replace(tzinfo=UTC)
+    there = count_expired(connection, before=never, run_id=run_id), count_files(connection, before=never, run_id=run_id)
+    missing = deleted - sum(sum(counts.values()) for counts in there)
+    if missing <= 0:
+        return []
+    what = f"{missing:,} of the {deleted:,} rows and files that the run deleted"
+    return [f"{what} are no longer in the trash: they have expired, or an earlier undo brought them back"]
+
+
+def busy(run: Run) -> Ending:
+    """How an undo ends that cannot start: it is not done, so that this is a failure."""
+    others = runs_being_undone(run.connection)
+    run.connection.rollback()
+    which = f" of run {', '.join(others)}" if others else ""
+    return Ending.of(Unavailable(f"another undo{which} is going on", hint="run it again when that has ended"))
 
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
@@ -104,7 +137,7 @@ def purge_trash(
     """Purge what was deleted more than `retention_days` ago, or everything of one run."""
     before = run.started_at - timedelta(days=retention_days)
     connection = run.connection
-    guards.check_not_paused(connection, by_setting=run.paused_by_setting)
+    guards.check_may_start(run)
     found = find_run(connection, run_id) if run_id else None
     due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()
@@ -119,9 +152,13 @@ def purge_trash(
             yield tally.stopped_reason is None
 
     going_on = may_go_on()
-    removed = purge(connection, before=before, run_id=found, may_go_on=going_on)
-    files, size, failed = purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on)
-    tally.deleted, tally.deleted_bytes = removed | files, size
-    for name, reason in failed.items():
+    rows, files, ending = dict[str, int](), PurgedFiles(), None
+    try:
+        purge(connection, before=before, run_id=found, may_go_on=going_on, removed=rows)
+        purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on, purged=files)
+    except (HousekeepingError, sa.exc.DBAPIError) as error:
+        ending = run.ending_of(error)
+    tally.deleted, tally.deleted_bytes = rows | files.removed, files.bytes
+    for name, reason in files.failed.items():
         tally.fail(name, reason)
-    return tally.report(run)
+    return tally.report(run, ending)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
 from housekeeping_pipelines.deletion.file_undo import in_trash
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
+from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import Ending
 from housekeeping_pipelines.execution.wording import in_units
 from housekeeping_pipelines.orphans import cursors
@@ -56,7 +59,7 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
     """
     store, uses = stores[search.store], stores.uses(search.store)
     kind = Kind(search.prefix(stores.folder(search.store)), search.pattern, search.recursive)
-    guards.check_not_paused(run.connection, by_setting=run.paused_by_setting)
+    guards.check_may_start(run)
     now = run.clock()
     # A table of the trash must not be dropped while it is searched for references.
     with shared_lock(run.connection, MIRRORS_LOCK):
@@ -120,12 +123,15 @@ class OrphanCleanup:
         if cut.too_large:
             tally.warnings.append(self._too_large(cut.too_large))
         run.observer.on_start(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
+        ending = None
         if run.dry_run:
             self._name_all()
         else:
-            tally.stopped_reason = self._remove_all() or tally.stopped_reason
-        ending = None
-        if self._unavailable is not None:
+            try:
+                tally.stopped_reason = self._remove_all() or tally.stopped_reason
+            except (HousekeepingError, sa.exc.DBAPIError) as error:
+                ending = run.ending_of(error)
+        if ending is None and self._unavailable is not None:
             ending = Ending.failed(self._unavailable, note="files not yet removed wait in the outbox")
         return tally.report(
             run,

@@ -86,7 +86,7 @@ def _clean(
     def body(run: Run) -> Report:
         return clean_store(run, stores=stores, search=search, limits=config.limits())
 
-    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer, kind=OrphanReport)
 
 
 @dg.op
@@ -149,7 +149,7 @@ def cleanup_orphan_vectors(
             setting="VECTOR_STORE_URL" if database.settings.vector_store_url else None,
         )
 
-    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer, kind=VectorReport)
 
 
 ORPHAN_DOCUMENTS = Task(cleanup_orphan_documents, CleanupOrphanDocuments, report=OrphanReport, tables=("parsed_files",))

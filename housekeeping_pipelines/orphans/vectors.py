@@ -91,7 +91,7 @@ def clean_vectors(
         HousekeepingError: the store or the documents cannot be read; nothing was deleted.
     """
     connection = run.connection
-    guards.check_not_paused(connection, by_setting=run.paused_by_setting)
+    guards.check_may_start(run)
     table = Platform(Catalog(connection), config).table("documents")
     if setting is not None:
         guards.check_not_sample(sample_tables(connection, [table.live]), VECTORS, setting)

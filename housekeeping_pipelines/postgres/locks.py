@@ -68,6 +68,17 @@ def _session_lock(connection: sa.Connection, name: str, mode: str) -> Iterator[N
             connection.commit()
 
 
+def is_locked(connection: sa.Connection, name: str) -> bool:
+    """Whether any session of this database holds a lock."""
+    statement = sa.text(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND classid::bigint = :namespace AND objid::bigint = :number)"
+    )
+    # pg_locks shows the two integers without their signs.
+    return bool(connection.scalar(statement, {"namespace": _NAMESPACE, "number": _number(name) % 2**32}))
+
+
 def try_lock(name: str) -> sa.Select[tuple[bool]]:
     """A statement that takes a lock until the transaction ends, without waiting, and returns whether it did."""
     return sa.select(sa.func.pg_try_advisory_xact_lock(_NAMESPACE, _number(name)))

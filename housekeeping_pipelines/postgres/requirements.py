@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+# Machines without NTP drift by seconds a day; what is wrong by more is wrong by hours or years.
+CLOCK_TOLERANCE = timedelta(minutes=5)
 
 # `reset_val` is what the database, the role or the server sets; our sessions set their own.
 _SERVER = sa.text(
@@ -56,6 +63,19 @@ def server_problem(connection: sa.Connection) -> Problem | None:
             f'let its owner run: GRANT TEMPORARY ON DATABASE "{server.database}" TO "{server.role}"',
         )
     return None
+
+
+def clock_problem(connection: sa.Connection, now: datetime) -> Problem | None:
+    """Why ages cannot be trusted: our clock, which says `now`, differs from the server's; None if it does not."""
+    theirs: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    difference = now - theirs
+    if abs(difference) <= CLOCK_TOLERANCE:
+        return None
+    direction = "ahead of" if difference > timedelta(0) else "behind"
+    return Problem(
+        f"the clock of this machine is {abs(difference).total_seconds():,.0f} s {direction} the database server's",
+        "set both right: what is old, and what of the trash has expired, would be judged by a wrong time",
+    )
 
 
 def schema_problem(connection: sa.Connection) -> Problem | None:

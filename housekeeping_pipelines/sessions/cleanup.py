@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.application.platform import Platform
-from housekeeping_pipelines.deletion.drain import drain
+from housekeeping_pipelines.deletion import guards
+from housekeeping_pipelines.deletion.drain import DrainResult, drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from housekeeping_pipelines.application.config import HousekeepingConfig
-    from housekeeping_pipelines.deletion.drain import DrainResult
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.policy import RowPolicy
     from housekeeping_pipelines.deletion.store import Store
@@ -59,10 +61,32 @@ def cleanup_files(
         return report
     run.connection.rollback()
     if expiry.with_files:
-        report = _with_files(report, drain(run.connection, store_of, run.clock, run_id=run.run_id))
+        report = _drained(run, report, store_of, limits)
         if max_storage_bytes is not None and expiry.session is None:
             report = _with_quota(report, store_of, max_storage_bytes)
     return replace(report, duration_seconds=run.elapsed_seconds)
+
+
+def _drained(run: Run, report: SessionReport, store_of: Callable[[str], Store], limits: Limits) -> SessionReport:
+    """Remove the files of the sessions, until none is left, time is up or deletion is paused."""
+    drained, reason = DrainResult(), report.stopped_reason
+
+    def may_go_on() -> bool:
+        nonlocal reason
+        if run.is_out_of_time(limits.max_seconds):
+            reason = "max_seconds"
+        elif guards.is_paused(run.connection):
+            reason = "paused"
+        run.connection.rollback()
+        return reason not in ("max_seconds", "paused")
+
+    ending = None
+    try:
+        drain(run.connection, store_of, run.clock, run_id=run.run_id, may_go_on=may_go_on, drained=drained)
+    except (HousekeepingError, sa.exc.DBAPIError) as error:
+        ending = run.ending_of(error)
+    report = replace(_with_files(report, drained), stopped_reason=reason)
+    return report if ending is None or report.status == "failed" else replace(report, **asdict(ending))
 
 
 def _with_files(report: SessionReport, drained: DrainResult) -> SessionReport:

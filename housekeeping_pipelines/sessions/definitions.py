@@ -66,7 +66,7 @@ def cleanup_files(
             max_storage_bytes=settings.max_storage_size_mb * MEGABYTE,
         )
 
-    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer, kind=SessionReport)
 
 
 CLEANUP_FILES = Task(

@@ -32,7 +32,7 @@ def generate_statistics(
             connection.commit()
         return run.report(SUCCEEDED, kind=StatisticsReport, stats=stats)
 
-    run_task(context, database, body, dry_run=config.dry_run)
+    run_task(context, database, body, dry_run=config.dry_run, kind=StatisticsReport)
 
 
 GENERATE_STATISTICS = Task(

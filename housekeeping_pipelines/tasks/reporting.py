@@ -41,8 +41,14 @@ def run_task(
     *,
     dry_run: bool = False,
     observer: Observer | None = None,
+    kind: type[Report] = Report,
+    **options: Any,
 ) -> None:
     """Do an op's work under the task's lock, and publish the report.
+
+    Args:
+        kind: the class of the report.
+        options: more for `TaskRunner.run`.
 
     Raises:
         dagster.Failure: the report is not of success; the description is its one line.
@@ -51,9 +57,9 @@ def run_task(
     end_dead_runs(context.instance)
     tag_run(context.instance, context.run)
     try:
-        report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run)
+        report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run, kind=kind, **options)
     except HousekeepingError as error:
-        report = Report.minimal(task, context.run_id, Ending.of(error), utc_now())
+        report = kind.minimal(task, context.run_id, Ending.of(error), utc_now())
     publish(context, report)
 
 

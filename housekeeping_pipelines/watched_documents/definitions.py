@@ -65,7 +65,7 @@ def sync_watched_documents(
             options=options,
         )
 
-    run_task(context, database, body, dry_run=config.dry_run, observer=observer)
+    run_task(context, database, body, dry_run=config.dry_run, observer=observer, kind=SyncReport)
 
 
 class SourcesResource(dg.ConfigurableResource[Sources]):

@@ -19,7 +19,7 @@ from housekeeping_pipelines.deletion.file_outbox import (
     queue,
     take,
 )
-from housekeeping_pipelines.deletion.file_undo import count_files, purge_files, restore_files
+from housekeeping_pipelines.deletion.file_undo import PurgedFiles, count_files, purge_files, restore_files
 from housekeeping_pipelines.deletion.files import FileRemoval, Outcome
 from housekeeping_pipelines.deletion.holds import add_name_hold
 from housekeeping_pipelines.deletion.store import InUse, Store
@@ -371,7 +371,7 @@ def test_what_has_expired_goes_for_good_and_the_rest_stays(world: World) -> None
     assert count_files(world.connection, before=before, run_id=None) == {"uploads": 1}
     world.connection.rollback()
     purged = purge_files(world.connection, lambda _: world.store, before=before, run_id=None, may_go_on=always())
-    assert purged == ({"uploads": 1}, 4, {})
+    assert purged == PurgedFiles({"uploads": 1}, 4)
     assert (world.files(), world.trashed()) == ([in_trash("young.txt", "run-2")], ["young.txt"])
 
 
@@ -389,5 +389,5 @@ def test_a_file_that_was_never_in_the_trash_any_more_leaves_no_entry(world: Worl
     purged = purge_files(
         world.connection, lambda _: world.store, before=NOW + timedelta(days=1), run_id=None, may_go_on=always()
     )
-    assert purged[2] == {}
+    assert purged.failed == {}
     assert world.trashed() == []

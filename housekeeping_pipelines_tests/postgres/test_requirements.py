@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.runner import TaskRunner
+from housekeeping_pipelines.maintenance.trash import purge_trash
 from housekeeping_pipelines.migrations import ensure_schema
 from housekeeping_pipelines.postgres.engine import make_engine
-from housekeeping_pipelines.postgres.requirements import schema_problem, server_problem
+from housekeeping_pipelines.postgres.requirements import clock_problem, schema_problem, server_problem
+from housekeeping_pipelines_tests.deletion.support import delete, sql
 from housekeeping_pipelines_tests.postgres.holder import Holder, reachable_folder
 from housekeeping_pipelines_tests.support import OLD_CONVERSATIONS, Installation, make_platform, rows
 
@@ -103,6 +107,43 @@ class TestServer:
         engine = make_engine(role.url)
         assert ensure_schema(engine)
         engine.dispose()
+
+
+class TestClock:
+    """A machine that is days ahead would take what is young, and destroy the whole trash."""
+
+    @pytest.mark.parametrize(("by", "words"), [(timedelta(days=40), "ahead of"), (timedelta(hours=-2), "behind")])
+    def test_one_that_is_wrong_refuses_the_run(self, engine: sa.Engine, by: timedelta, words: str) -> None:
+        make_platform(engine)
+        sql(engine, "CREATE TABLE notes AS SELECT 1 AS id, now() - interval '100 days' AS at")
+        before = contents(engine)
+        report = delete(engine, "notes", runner=runner(engine, by))
+        assert (report.status, report.deleted) == ("refused", {})
+        assert f"s {words} the database server's" in (report.message or "")
+        purged = runner(engine, by).run(
+            "purge_trash",
+            "purge",
+            lambda run: purge_trash(run, store_of=lambda _: pytest.fail("no store"), retention_days=7, run_id=None),
+        )
+        assert purged.status == "refused"
+        assert contents(engine) == before
+
+    def test_minutes_are_tolerated(self, engine: sa.Engine) -> None:
+        sql(engine, "CREATE TABLE notes AS SELECT 1 AS id, now() - interval '100 days' AS at")
+        assert delete(engine, "notes", runner=runner(engine, timedelta(minutes=4)), max_fraction=1.0).deleted
+
+    def test_check_names_it(self, engine: sa.Engine) -> None:
+        with engine.connect() as connection:
+            now = datetime.now(UTC)
+            assert clock_problem(connection, now) is None
+            problem = clock_problem(connection, now + timedelta(days=1))
+        assert problem is not None
+        assert "86,400 s ahead of" in problem.message.replace("86,399", "86,400")
+
+
+def runner(engine: sa.Engine, by: timedelta) -> TaskRunner:
+    """One whose machine's clock is wrong by so much."""
+    return TaskRunner(engine=engine, clock=lambda: datetime.now(UTC) + by, compares_clocks=True)
 
 
 class TestSchema:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion.file_outbox import take
+from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
+from housekeeping_pipelines.deletion.pause import pause
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.sessions.usage import MEGABYTE, quota_warning, storage_statistics
 from housekeeping_pipelines_tests.conftest import NOW
@@ -240,3 +244,63 @@ def test_statistics_say_what_there_is_and_what_could_go(world: World) -> None:
     assert (found["quota_used"], found["cleanup_recommended"], found["error"]) == (0.9, True, None)
     assert scalar(world.engine, "SELECT count(*) FROM upload_sessions") == 2
     assert rows(world.engine, "SELECT * FROM housekeeping.file_outbox") == []
+
+
+class TestStopping:
+    """A run of which the sessions are gone stops before its next batch of files; these wait in the outbox."""
+
+    @pytest.fixture
+    def many(self, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+        monkeypatch.setattr("housekeeping_pipelines.deletion.drain.take", partial(take, limit=2))
+        for number in range(6):
+            world.session(f"s{number}", f"s{number}/a.pdf")
+            world.put("bucket", f"s{number}/a.pdf")
+        return world
+
+    def test_a_pause(self, many: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        removed = FileRemoval.execute
+
+        def then_pause(self: FileRemoval) -> Any:
+            outcome = removed(self)
+            with many.engine.begin() as connection:
+                pause(connection, reason="stop", now=NOW)
+            return outcome
+
+        monkeypatch.setattr(FileRemoval, "execute", then_pause)
+        report = many.end_sessions()
+        assert (report.status, report.stopped_reason) == ("succeeded", "paused")
+        assert report.deleted == {"upload_sessions": 6, "processed_documents": 6, "bucket": 2}
+        assert len(waiting(many)) == len(many.files("bucket")) == 4
+
+    def test_the_time_that_it_may_take(self, many: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        removed, seconds = FileRemoval.execute, [0.0]
+
+        def for_a_while(self: FileRemoval) -> Any:
+            seconds[0] += 20
+            return removed(self)
+
+        monkeypatch.setattr(FileRemoval, "execute", for_a_while)
+        report = many.end_sessions(max_seconds=30, monotonic=lambda: seconds[0])
+        assert (report.status, report.stopped_reason) == ("succeeded", "max_seconds")
+        assert report.deleted == {"upload_sessions": 6, "processed_documents": 6, "bucket": 4}
+        assert len(waiting(many)) == 2
+
+    def test_a_lost_connection_takes_no_count_away(self, many: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        removed = FileRemoval.execute
+
+        def then_end(self: FileRemoval) -> Any:
+            outcome = removed(self)
+            self.connection.rollback()
+            pid = self.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            self.connection.rollback()
+            sql(many.engine, f"SELECT pg_terminate_backend({pid}, 5000)")
+            return outcome
+
+        monkeypatch.setattr(FileRemoval, "execute", then_end)
+        report = many.end_sessions()
+        assert (report.status, report.error_type) == ("failed", "Unavailable")
+        assert report.deleted == {"upload_sessions": 6, "processed_documents": 6, "bucket": 2}
+        report = many.drain()
+        assert (report.status, report.deleted) == ("failed", {"bucket": 2})
+        monkeypatch.undo()
+        assert many.drain().deleted == {"bucket": 2}

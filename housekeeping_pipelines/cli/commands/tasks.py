@@ -98,10 +98,11 @@ def undo(
     report = outcome.reports["undo"]
     if not json_:
         output.report(report)
-    elif report.error_type:
-        output.error(report.error_type, report.message or "", None, as_json=True)
     else:
         document = report.to_dict()
+        error = {}
+        if report.error_type:
+            error = {"error": {"type": report.error_type, "message": report.message, "hint": None}}
         output.as_json(
             {
                 "run_id": document["undone_run_id"],
@@ -109,6 +110,7 @@ def undo(
                 "conflicts": document["conflicts"],
                 "report": document,
             }
+            | error
         )
     return outcome.exit_code
 

@@ -41,14 +41,13 @@ def call_with_retry(request: Callable[[], T], retry: RetryPolicy, attempts: int,
         Unavailable, StorageRefused, ConfigurationError: the last attempt failed.
     """
     # Importing these takes a while, and only a store that is used needs them.
-    import stamina
-
     from housekeeping_pipelines.resources.object_storage.supabase_errors import (
         STORAGE_ERRORS,
         explain,
         is_transient,
         retry_after_seconds,
     )
+    from housekeeping_pipelines.retries import retry_context
 
     deadline = time.monotonic() + retry.total_seconds
 
@@ -61,7 +60,7 @@ def call_with_retry(request: Callable[[], T], retry: RetryPolicy, attempts: int,
         return wait if time.monotonic() + wait < deadline else False
 
     try:
-        for attempt in stamina.retry_context(
+        for attempt in retry_context(
             on=again,
             attempts=attempts,
             timeout=None,

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.foreign_text import shown
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.settings import Settings
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 _OURS = "housekeeping_pipelines"
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _HANDLER_NAME = "housekeeping"
+_MAX_MESSAGE = 5_000
+
+
+class _Formatter(logging.Formatter):
+    """A message is one line, whatever the names in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        record.message = shown(record.message, limit=_MAX_MESSAGE)
+        return super().formatMessage(record)
 
 
 def configure(settings: Settings, *, to_stderr: bool = True) -> None:
@@ -56,7 +66,7 @@ def configure(settings: Settings, *, to_stderr: bool = True) -> None:
         return
     handler.set_name(_HANDLER_NAME)
     handler.setLevel(settings.log_level)
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_Formatter(_FORMAT))
 
 
 def unredirected(stream: TextIO) -> TextIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from housekeeping_pipelines.cli import output, session
-from housekeeping_pipelines.errors import Absent, ConfigurationError, HousekeepingError, Refused
+from housekeeping_pipelines.errors import Absent, ConfigurationError, HousekeepingError, Refused, Unavailable
+from housekeeping_pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.settings import Settings
+
+# An address that drops packets answers nothing at all.
+_CONNECT_SECONDS = 4
 
 _EXIT = {"skipped": 0, "succeeded": 0, "partial": 1, "failed": 1, "refused": Refused.exit_code}
 
@@ -137,13 +142,40 @@ def dagster_instance() -> dg.DagsterInstance:
         HousekeepingError: it cannot be used.
     """
     import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
 
+    _check_storage(load_settings())
     try:
         return dg.DagsterInstance.get()
     except HousekeepingError:
         raise
-    except dg.DagsterError as error:
+    except (dg.DagsterError, DagsterPostgresException) as error:
         raise ConfigurationError(f"Dagster cannot start: {' '.join(str(error).split())}") from None
+
+
+def _check_storage(settings: Settings) -> None:
+    """Dagster itself tries for 13 s, and then fails with its whole stack.
+
+    Raises:
+        ConfigurationError, Unavailable: the database of DAGSTER_PG_URL cannot be used.
+    """
+    import sqlalchemy as sa
+
+    from housekeeping_pipelines.postgres.addresses import dagster_url
+    from housekeeping_pipelines.postgres.errors import describe
+
+    ours = os.environ.get("DAGSTER_HOME") == str(settings.housekeeping_home / "dagster")
+    if settings.dagster_pg_url is None or not ours:
+        return
+    url = dagster_url(settings).set(drivername="postgresql+psycopg")
+    connect_args = {"connect_timeout": _CONNECT_SECONDS}
+    try:
+        sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args).connect().close()
+    except sa.exc.DBAPIError as error:
+        reason = describe(error).split("failed: ", 1)[-1].removeprefix("FATAL: ").strip().rstrip(".")
+        raise Unavailable(
+            f"Dagster's database cannot be used: {reason}", hint="start it, or check DAGSTER_PG_URL"
+        ) from None
 
 
 def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:

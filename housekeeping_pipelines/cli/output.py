@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape as escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.execution.progress import LogObserver
 from housekeeping_pipelines.execution.wording import counted
+from housekeeping_pipelines.foreign_text import in_json, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,11 @@ DIFFS, DIFF_LINES = 3, 8
 _STYLE = {"succeeded": "green", "skipped": "yellow", "partial": "red", "refused": "red", "failed": "red"}
 
 
+def escape(text: str) -> str:
+    """Text from outside for a line of ours: neither markup nor anything that a terminal obeys."""
+    return markup.escape(shown(text))
+
+
 def console() -> Console:
     return Console(highlight=False)
 
@@ -55,19 +61,19 @@ def command() -> str:
 
 def echo(text: str = "") -> None:
     """One line for people, on standard output."""
-    console().print(text, soft_wrap=True)
+    console().print(shown(text, lines=True, limit=None), soft_wrap=True)
 
 
 def as_json(document: Any) -> None:
     """The one document of `--json`."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str, ensure_ascii=False) + "\n")
+    sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=False)) + "\n")
 
 
 def error(kind: str, message: str, hint: str | None, *, as_json: bool) -> None:
     """An error: a line on standard error and one with what to do, or the JSON document."""
     if as_json:
         document = {"error": {"type": kind, "message": message, "hint": hint}}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
         return
     err = Console(stderr=True, highlight=False)
     err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
@@ -158,7 +164,7 @@ class ProgressBar(LogObserver):
     def on_item(self, item: str) -> None:
         if self._dry_run and self._names:
             try:
-                self._names.write(f"would delete {item}\n")
+                self._names.write(f"would delete {shown(item)}\n")
             except BrokenPipeError:
                 # `| head` has read enough, which must not fail the run.
                 self._names = None

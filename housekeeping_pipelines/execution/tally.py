@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from housekeeping_pipelines.execution.report import (
@@ -16,6 +16,7 @@ from housekeeping_pipelines.execution.report import (
     FailedItem,
     Report,
 )
+from housekeeping_pipelines.foreign_text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,12 +54,12 @@ class Tally:
         """One item could not be dealt with."""
         self.failed_count += 1
         if len(self.failed) < MAX_FAILED:
-            self.failed.append(FailedItem(item, reason))
+            self.failed.append(FailedItem(shown(item), shown(reason)))
 
     def show(self, candidate: Candidate) -> None:
         """One item went, or would go."""
         if len(self.sample) < MAX_SAMPLE:
-            self.sample.append(candidate)
+            self.sample.append(replace(candidate, item=shown(candidate.item)))
 
     @property
     def ending(self) -> Ending:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
+from housekeeping_pipelines.foreign_text import shown
 
 # serialization_failure, deadlock_detected, lock_not_available, query_canceled.
 TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
@@ -35,8 +36,8 @@ def describe(error: sa.exc.DBAPIError) -> str:
     primary = getattr(diagnostics, "message_primary", None)
     detail = getattr(diagnostics, "message_detail", None)
     if primary is None:
-        return " ".join(str(error.orig).split())
-    return f"{primary}: {detail}" if detail else str(primary)
+        return shown(" ".join(str(error.orig).split()))
+    return shown(f"{primary}: {detail}" if detail else str(primary))
 
 
 def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.foreign_text import shown
 from housekeeping_pipelines.postgres.catalog import PgType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from housekeeping_pipelines.postgres.catalog import Comparison, Table
+
+# What of a key is shown; it may be of any length.
+MAX_KEY = 200
 
 Key: TypeAlias = tuple[str, ...]
 Values: TypeAlias = tuple[str | None, ...]
@@ -91,4 +95,4 @@ def _array(values: Sequence[str]) -> str:
 
 def item_name(table: Table, key: Key) -> str:
     """A row's name in messages: `conversations/42`."""
-    return f"{table.label}/{','.join(key)}"
+    return f"{table.label}/{shown(','.join(key), limit=MAX_KEY)}"

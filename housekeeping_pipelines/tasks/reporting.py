@@ -14,6 +14,7 @@ import dagster as dg
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import Ending, Report
+from housekeeping_pipelines.foreign_text import in_markdown, shown
 from housekeeping_pipelines.tasks.dagster_runs import end_dead_runs, tag_run
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def publish(context: dg.OpExecutionContext, report: Report) -> None:
 
 def to_markdown(report: Report) -> str:
     """A report as Markdown: its status, and a list of its lines."""
-    head = f"**{report.status}**" + (f": {report.message}" if report.message else "")
+    head = f"**{report.status}**" + (f": {in_markdown(report.message)}" if report.message else "")
     return "\n".join([head, "", *(_markdown_line(line) for line in report.lines())])
 
 
@@ -94,9 +95,10 @@ def _markdown_line(line: Line) -> str:
     if line.block:
         # A text that ends the block would go on as Markdown of its own.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line.block)), default=0))
-        return f"\n**{line.text}**\n\n{fence}{line.mark}\n{line.block}\n{fence}"
+        block = shown(line.block, lines=True, limit=None)
+        return f"\n**{in_markdown(line.text)}**\n\n{fence}{line.mark}\n{block}\n{fence}"
     count = "" if line.count is None else f" **{line.count:,}** {line.of}".rstrip()
-    return f"- {_SIGNS.get(line.mark, '')}{line.text}{count}"
+    return f"- {_SIGNS.get(line.mark, '')}{in_markdown(line.text)}{count}"
 
 
 def _tables(lists: Mapping[str, list[dict[str, Any]]]) -> dict[str, dg.TableMetadataValue]:
@@ -104,9 +106,9 @@ def _tables(lists: Mapping[str, list[dict[str, Any]]]) -> dict[str, dg.TableMeta
 
 
 def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    shown = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
-    columns = [dg.TableColumn(name, "string") for name in shown[0]]
-    records = [dg.TableRecord({name: str(value) for name, value in row.items()}) for row in shown]
+    filled = [{name: "" if value is None else value for name, value in row.items()} for row in rows]
+    columns = [dg.TableColumn(name, "string") for name in filled[0]]
+    records = [dg.TableRecord({name: shown(str(value)) for name, value in row.items()}) for row in filled]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns))
 
 

@@ -13,7 +13,7 @@ MAX_CHARACTERS = 1000
 # C0 and C1 controls, marks that change the direction of what follows, separators of lines, halves of characters.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_MARKDOWN = re.compile(r"[\\\[\]<>]|(?<=:)//|(?<=www)\.")
+_MARKDOWN = re.compile(r"[\\\[\]<>]|(?<=http:)//|(?<=https:)//|(?<=ftp:)//|(?<=www)\.")
 
 
 def shown(text: str, *, lines: bool = False, limit: int | None = MAX_CHARACTERS) -> str:

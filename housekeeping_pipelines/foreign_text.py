@@ -11,8 +11,11 @@ import re
 MAX_CHARACTERS = 1000
 
 # C0 and C1 controls, marks that change the direction of what follows, separators of lines, halves of characters.
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# JSON itself escapes the first.
+_C0 = "\x00-\x1f"
+_FURTHER = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_OBEYED = re.compile(f"[{_C0}{_FURTHER}]")
+_OBEYED_IN_JSON = re.compile(f"[{_FURTHER}]")
 _MARKDOWN = re.compile(r"[\\\[\]<>]|(?<=http:)//|(?<=https:)//|(?<=ftp:)//|(?<=www)\.")
 
 

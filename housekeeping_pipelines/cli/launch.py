@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from housekeeping_pipelines.cli import output, session
-from housekeeping_pipelines.errors import Absent, ConfigurationError, HousekeepingError, Refused, Unavailable
-from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.errors import Absent, ConfigurationError, HousekeepingError, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +119,7 @@ def run_here(
     from housekeeping_pipelines.tasks.reporting import read_reports
 
     database = Database(settings)
-    with dagster_instance() as instance, output.ProgressBar(names=names) as bar:
+    with dagster_instance(settings) as instance, output.ProgressBar(names=names) as bar:
         end_dead_runs(instance)
         create_runs_here(instance, job)
         result = defs.resolve_job_def(job).execute_in_process(
@@ -135,7 +134,7 @@ def run_here(
         return Outcome(result.run_id, read_reports(instance, result.run_id, kinds))
 
 
-def dagster_instance() -> dg.DagsterInstance:
+def dagster_instance(settings: Settings) -> dg.DagsterInstance:
     """Dagster's own storage, as DAGSTER_HOME configures it.
 
     Raises:
@@ -144,7 +143,7 @@ def dagster_instance() -> dg.DagsterInstance:
     import dagster as dg
     from dagster_postgres.utils import DagsterPostgresException
 
-    _check_storage(load_settings())
+    _check_storage(settings)
     try:
         return dg.DagsterInstance.get()
     except HousekeepingError:
@@ -159,23 +158,13 @@ def _check_storage(settings: Settings) -> None:
     Raises:
         ConfigurationError, Unavailable: the database of DAGSTER_PG_URL cannot be used.
     """
-    import sqlalchemy as sa
-
     from housekeeping_pipelines.postgres.addresses import dagster_url
-    from housekeeping_pipelines.postgres.errors import describe
+    from housekeeping_pipelines.postgres.engine import dagster_connection
 
     ours = os.environ.get("DAGSTER_HOME") == str(settings.housekeeping_home / "dagster")
-    if settings.dagster_pg_url is None or not ours:
-        return
-    url = dagster_url(settings).set(drivername="postgresql+psycopg")
-    connect_args = {"connect_timeout": _CONNECT_SECONDS}
-    try:
-        sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=connect_args).connect().close()
-    except sa.exc.DBAPIError as error:
-        reason = describe(error).split("failed: ", 1)[-1].removeprefix("FATAL: ").strip().rstrip(".")
-        raise Unavailable(
-            f"Dagster's database cannot be used: {reason}", hint="start it, or check DAGSTER_PG_URL"
-        ) from None
+    if settings.dagster_pg_url is not None and ours:
+        with dagster_connection(dagster_url(settings), timeout_seconds=_CONNECT_SECONDS):
+            pass
 
 
 def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:

@@ -66,6 +66,10 @@ def echo(text: str = "") -> None:
 
 def as_json(document: Any) -> None:
     """The one document of `--json`."""
+    _print_json(document)
+
+
+def _print_json(document: Any) -> None:
     sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=False)) + "\n")
 
 
@@ -73,7 +77,7 @@ def error(kind: str, message: str, hint: str | None, *, as_json: bool) -> None:
     """An error: a line on standard error and one with what to do, or the JSON document."""
     if as_json:
         document = {"error": {"type": kind, "message": message, "hint": hint}}
-        sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+        _print_json(document)
         return
     err = Console(stderr=True, highlight=False)
     err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)

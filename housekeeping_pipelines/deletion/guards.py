@@ -2,6 +2,7 @@
 
 - paused: deletion is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run that
   is in progress before its next batch).
+- clock: ours differs from the server's, so that no age is known (`check_may_start`, which asks for a pause, too).
 - privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
 - publications: a table is published and nothing identifies its rows (`check_published`).
 - rehearsal: an undo would not bring a row back (`deletion.rehearsal`).

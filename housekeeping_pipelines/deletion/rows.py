@@ -22,6 +22,7 @@ from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.rehearsal import Rehearsal
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Report
+from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
@@ -135,7 +136,7 @@ class RowDeletion:
         except _Stop as stop:
             tally.stopped_reason = stop.reason
             tally.skipped["budget"] += tally.candidates - tally.dealt_with
-        except (HousekeepingError, sa.exc.DBAPIError) as error:
+        except BROKEN_OFF as error:
             ending = self.run.ending_of(error)
         try:
             self._make_durable()

@@ -5,19 +5,38 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import sqlalchemy as sa
+
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import Ending, Report
+from housekeeping_pipelines.postgres import errors as database_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    import sqlalchemy as sa
-
     from housekeeping_pipelines.execution.progress import Observer
 
 
 R = TypeVar("R", bound=Report)
+
+# What a user or the database can cause: reported, never raised out of a run.
+BROKEN_OFF = (HousekeepingError, sa.exc.DBAPIError, UnicodeDecodeError)
+
+
+def ending_of(error: Exception, url: sa.URL) -> Ending:
+    """The ending of a run that one of `BROKEN_OFF` breaks off.
+
+    Args:
+        url: the database that raised it.
+    """
+    if isinstance(error, sa.exc.DBAPIError):
+        error = database_errors.explain(error, url)
+    elif isinstance(error, UnicodeDecodeError):
+        error = database_errors.explain_text(error)
+    if not isinstance(error, HousekeepingError):
+        raise error
+    return Ending.of(error)
 
 
 @dataclass(frozen=True)
@@ -75,10 +94,6 @@ class Run(Started):
     paused_by_setting: bool
     compares_clocks: bool = False
 
-    def ending_of(self, error: HousekeepingError | sa.exc.DBAPIError) -> Ending:
-        """The ending of a run that an error breaks off."""
-        from housekeeping_pipelines.postgres import errors as database_errors
-
-        if not isinstance(error, HousekeepingError):
-            error = database_errors.explain(error, self.connection.engine.url)
-        return Ending.of(error)
+    def ending_of(self, error: Exception) -> Ending:
+        """The ending of a run that one of `BROKEN_OFF` breaks off."""
+        return ending_of(error, self.connection.engine.url)

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.progress import LogObserver, Observer
 from housekeeping_pipelines.execution.report import Ending, Report
-from housekeeping_pipelines.execution.run import Run, Started
-from housekeeping_pipelines.postgres import errors as database_errors
+from housekeeping_pipelines.execution.run import BROKEN_OFF, Run, Started, ending_of
 from housekeeping_pipelines.postgres.locks import task_lock
 
 if TYPE_CHECKING:
@@ -76,12 +74,8 @@ class TaskRunner:
                 else:
                     with task_lock(connection, task) as taken:
                         report = body(run) if taken else run.report(busy(run), kind=kind)
-        except HousekeepingError as error:
-            report = started.report(Ending.of(error), kind=kind)
-        except sa.exc.DBAPIError as error:
-            report = started.report(Ending.of(database_errors.explain(error, self.engine.url)), kind=kind)
-        except UnicodeDecodeError as error:
-            report = started.report(Ending.of(database_errors.explain_text(error)), kind=kind)
+        except BROKEN_OFF as error:
+            report = started.report(ending_of(error, self.engine.url), kind=kind)
         _log(report)
         return report
 

@@ -5,7 +5,6 @@ Each capability has checks of its own. These are of the components that belong t
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -17,9 +16,8 @@ from housekeeping_pipelines.deletion.pause import paused_reason
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError
 from housekeeping_pipelines.execution.checking import Check, Stopwatch, Surroundings
 from housekeeping_pipelines.migrations import HEAD, current_revision
-from housekeeping_pipelines.postgres import errors as database_errors
 from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
-from housekeeping_pipelines.postgres.engine import make_engine, opened
+from housekeeping_pipelines.postgres.engine import dagster_connection, make_engine, opened
 from housekeeping_pipelines.postgres.requirements import clock_problem, schema_problem, server_problem
 from housekeeping_pipelines.stores.checks import check_stores
 
@@ -163,23 +161,14 @@ def _check_tables(surroundings: Surroundings, capabilities: Sequence[Capability]
 
 
 def _check_dagster_storage(settings: Settings) -> Check:
-    try:
-        url = dagster_url(settings)
-    except HousekeepingError as error:
-        return Check.of("Dagster's storage", error)
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": 10})
     watch = Stopwatch()
     try:
-        with engine.connect() as connection:
+        url = dagster_url(settings)
+        with dagster_connection(url, timeout_seconds=10) as connection:
             runs = None
             if connection.scalar(sa.text("SELECT to_regclass('runs')")) is not None:
                 runs = connection.scalar(sa.text("SELECT count(*) FROM runs"))
-    except sa.exc.DBAPIError as error:
-        found = database_errors.explain(error, url)
-        hint = (found.hint or "").replace("DATABASE_URL", "DAGSTER_PG_URL")
-        return Check("Dagster's storage", "failed", found.message, hint)
-    finally:
-        with suppress(sa.exc.DBAPIError):
-            engine.dispose()
+    except HousekeepingError as error:
+        return Check.of("Dagster's storage", error)
     text = f"database {url.database}, " + (f"{runs:,} runs" if runs is not None else "made by the first run")
     return Check("Dagster's storage", "ok", text, latency_ms=watch.latency_ms)

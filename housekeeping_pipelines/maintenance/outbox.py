@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import DrainResult, count_due, drain, stuck
-from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.database import probe
 from housekeeping_pipelines.execution.report import FailedItem
+from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.migrations import HEAD, current_revision
 
@@ -51,7 +49,7 @@ def drain_outbox(
         drain(connection, store_of, run.clock, may_go_on=may_go_on, drained=drained)
         left = stuck(connection)
         connection.commit()
-    except (HousekeepingError, sa.exc.DBAPIError) as error:
+    except BROKEN_OFF as error:
         ending = run.ending_of(error)
     tally.deleted, tally.deleted_bytes = drained.gone, drained.gone_bytes
     tally.for_good = drained.permanently

@@ -13,8 +13,9 @@ from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
 from housekeeping_pipelines.deletion.tables import kept_files
 from housekeeping_pipelines.deletion.trash import count_expired, purge, runs_being_undone, undo_lock
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
-from housekeeping_pipelines.errors import HousekeepingError, Refused, Unavailable
+from housekeeping_pipelines.errors import Refused, Unavailable
 from housekeeping_pipelines.execution.report import Ending
+from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.maintenance.report import UndoReport
 from housekeeping_pipelines.postgres.locks import shared_lock
@@ -73,7 +74,7 @@ def undo(
                 # Their rows keep them again, as long as these exist.
                 connection.execute(sa.delete(kept_files).where(kept_files.c.run_id == found))
                 connection.commit()
-    except (HousekeepingError, sa.exc.DBAPIError) as error:
+    except BROKEN_OFF as error:
         ending = run.ending_of(error)
     result.restored |= _sum(files.restored, of_rows.restored)
     for conflict in files.conflicts:
@@ -156,7 +157,7 @@ def purge_trash(
     try:
         purge(connection, before=before, run_id=found, may_go_on=going_on, removed=rows)
         purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on, purged=files)
-    except (HousekeepingError, sa.exc.DBAPIError) as error:
+    except BROKEN_OFF as error:
         ending = run.ending_of(error)
     tally.deleted, tally.deleted_bytes = rows | files.removed, files.bytes
     for name, reason in files.failed.items():

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
 from housekeeping_pipelines.deletion.file_undo import in_trash
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
-from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import Ending
+from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.wording import in_units
 from housekeeping_pipelines.orphans import cursors
 from housekeeping_pipelines.orphans.finding import find_orphans
@@ -129,7 +127,7 @@ class OrphanCleanup:
         else:
             try:
                 tally.stopped_reason = self._remove_all() or tally.stopped_reason
-            except (HousekeepingError, sa.exc.DBAPIError) as error:
+            except BROKEN_OFF as error:
                 ending = run.ending_of(error)
         if ending is None and self._unavailable is not None:
             ending = Ending.failed(self._unavailable, note="files not yet removed wait in the outbox")

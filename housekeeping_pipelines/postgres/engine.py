@@ -58,7 +58,7 @@ def make_engine(url: sa.URL, *, application_name: str = "housekeeping", pooled: 
 
 
 @contextmanager
-def opened(engine: sa.Engine) -> Iterator[sa.Engine]:
+def opened(engine: sa.Engine, *, setting: str = "DATABASE_URL") -> Iterator[sa.Engine]:
     """The engine for the block; the driver's errors become ours.
 
     Raises:
@@ -68,4 +68,17 @@ def opened(engine: sa.Engine) -> Iterator[sa.Engine]:
     try:
         yield engine
     except sa.exc.DBAPIError as error:
-        raise database_errors.explain(error, engine.url) from None
+        raise database_errors.explain(error, engine.url, setting=setting) from None
+
+
+@contextmanager
+def dagster_connection(url: sa.URL, *, timeout_seconds: int) -> Iterator[sa.Connection]:
+    """A connection to the database of Dagster's own storage, with the driver that Dagster uses.
+
+    Raises:
+        ConfigurationError: the database rejects the connection.
+        Unavailable: the database does not answer.
+    """
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": timeout_seconds})
+    with opened(engine, setting="DAGSTER_PG_URL"), engine.connect() as connection:
+        yield connection

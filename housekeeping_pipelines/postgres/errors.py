@@ -40,8 +40,8 @@ def describe(error: sa.exc.DBAPIError) -> str:
     return shown(f"{primary}: {detail}" if detail else str(primary))
 
 
-def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
-    """The error for the user, with a hint."""
+def explain(error: sa.exc.DBAPIError, url: sa.URL, *, setting: str = "DATABASE_URL") -> HousekeepingError:
+    """The error for the user, with a hint that names the setting of the address."""
     where = f"{url.host or url.query.get('host', 'localhost')}" + (f":{url.port}" if url.port else "")
     text = describe(error)
     if error.connection_invalidated:
@@ -49,14 +49,14 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL) -> HousekeepingError:
     if "password authentication failed" in text or "no password supplied" in text:
         return ConfigurationError(
             f"the database at {where} does not accept user {url.username!r} with this password",
-            hint="check DATABASE_URL",
+            hint=f"check {setting}",
         )
     if "does not exist" in text and not sqlstate(error):
-        return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint="check DATABASE_URL")
+        return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint=f"check {setting}")
     if not sqlstate(error) and isinstance(error, sa.exc.OperationalError):
         return Unavailable(
             f"the database at {where} cannot be reached: {_last_clause(text)}",
-            hint="start it, or check DATABASE_URL; unset, an embedded PostgreSQL is used",
+            hint=f"start it, or check {setting}; unset, an embedded PostgreSQL is used",
         )
     if sqlstate(error) == "42501":
         return ConfigurationError(

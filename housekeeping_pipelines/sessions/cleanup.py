@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import DrainResult, drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
 from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem
+from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 from housekeeping_pipelines.sessions.report import SessionReport
 from housekeeping_pipelines.sessions.usage import quota_warning
@@ -83,7 +82,7 @@ def _drained(run: Run, report: SessionReport, store_of: Callable[[str], Store], 
     ending = None
     try:
         drain(run.connection, store_of, run.clock, run_id=run.run_id, may_go_on=may_go_on, drained=drained)
-    except (HousekeepingError, sa.exc.DBAPIError) as error:
+    except BROKEN_OFF as error:
         ending = run.ending_of(error)
     report = replace(_with_files(report, drained), stopped_reason=reason)
     return report if ending is None or report.status == "failed" else replace(report, **asdict(ending))

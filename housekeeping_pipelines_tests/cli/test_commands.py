@@ -319,6 +319,22 @@ def test_a_wrong_password_and_a_missing_permission(
     assert rows(engine)["conversations"] == 20
 
 
+def test_a_database_of_dagster_that_does_not_answer_is_one_line(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    wrong = "postgresql://a:s3cr3t@127.0.0.1:1/dagster"
+    done = installation.run("run", "generate_statistics", "--json", DAGSTER_PG_URL=wrong)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["type"], done.stderr) == (1, "Unavailable", "")
+    assert error["message"].startswith("the database at 127.0.0.1:1 cannot be reached")
+    assert "DAGSTER_PG_URL" in error["hint"]
+    checks = {check["name"]: check for check in installation.json("check", DAGSTER_PG_URL=wrong)["checks"]}
+    assert (checks["Dagster's storage"]["message"], checks["Dagster's storage"]["hint"]) == (
+        error["message"],
+        error["hint"],
+    )
+    assert "s3cr3t" not in done.stdout
+
+
 def test_all_that_is_kept_may_be_removed_and_is_made_again(engine: sa.Engine, installation: Installation) -> None:
     make_platform(engine)
     assert installation.run("init").returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def test_an_undo_that_finds_nothing_has_the_fields_of_its_kind(world: World) -> 
 
 
 def test_what_an_undo_brings_back_is_no_longer_kept_apart(world: World) -> None:
-    """Else outputs would stay for ever when a later run takes the rows with their files."""
+    """Else outputs would stay when a later run takes the rows with their files."""
     world.session("s", "s/in.pdf", "excel_file_path=s/out.xlsx")
     world.put("bucket", "s/in.pdf")
     world.put("bucket", "s/out.xlsx")
@@ -132,11 +131,8 @@ def test_what_an_undo_brings_back_is_no_longer_kept_apart(world: World) -> None:
     assert world.files("bucket") == []
 
 
-def test_one_lock_serves_both_names(world: World) -> None:
-    """The other way: a run whose undo has ended is not said to be going on."""
-    ended = threading.Event()
+def test_a_run_is_being_undone_as_long_as_its_undo_holds_the_lock(world: World) -> None:
     with world.engine.connect() as connection:
         with shared_lock(connection, undo_lock("run-1")):
             assert purging.runs_being_undone(connection) == ["run-1"]
-        ended.set()
         assert purging.runs_being_undone(connection) == []

@@ -95,18 +95,14 @@ class TestServer:
         execute(owner, f"ALTER {whose} {name} SET default_transaction_read_only = on")
         assert "is set to read-only (default_transaction_read_only)" in str(refusal(role.url))
         execute(owner, f"ALTER {whose} {name} RESET default_transaction_read_only")
-        engine = make_engine(role.url)
-        assert ensure_schema(engine)
-        engine.dispose()
+        assert makes_schema(role)
 
     def test_no_temporary_tables(self, owner: sa.Engine, role: Role) -> None:
         execute(owner, f"REVOKE TEMPORARY ON DATABASE {owner.url.database} FROM PUBLIC")
         error = refusal(role.url)
         assert str(error) == (f"user {role.name!r} may keep no list of candidates in database {owner.url.database!r}")
         granted(owner, error)
-        engine = make_engine(role.url)
-        assert ensure_schema(engine)
-        engine.dispose()
+        assert makes_schema(role)
 
 
 class TestClock:
@@ -173,17 +169,22 @@ class TestSchema:
         error = refusal(role.url)
         assert "may not create tables in the schema housekeeping" in str(error)
         granted(owner, error)
-        engine = make_engine(role.url)
-        assert ensure_schema(engine)
-        engine.dispose()
+        assert makes_schema(role)
 
     def test_a_role_that_may_make_none(self, owner: sa.Engine, role: Role) -> None:
         execute(owner, f"REVOKE CREATE ON DATABASE {owner.url.database} FROM {role.name}")
         error = refusal(role.url)
         assert "may not create the schema housekeeping" in str(error)
         granted(owner, error)
-        engine = make_engine(role.url)
-        assert ensure_schema(engine)
+        assert makes_schema(role)
+
+
+def makes_schema(role: Role) -> bool:
+    """Whether the role makes our schema."""
+    engine = make_engine(role.url)
+    try:
+        return ensure_schema(engine)
+    finally:
         engine.dispose()
 
 

@@ -99,7 +99,7 @@ def scheduler_info(json_: Json = False) -> None:
     from housekeeping_pipelines.definitions import defs
     from housekeeping_pipelines.tasks.scheduler_status import scheduler_status
 
-    with launch.dagster_instance() as instance:
+    with launch.dagster_instance(settings) as instance:
         document = scheduler_status(instance, defs, utc_now())
     if json_:
         output.as_json(document)

@@ -120,6 +120,8 @@ class OrphanCleanup:
         tally.plan(cut.files, cut.stopped_reason, dry_run=run.dry_run)
         if cut.too_large:
             tally.warnings.append(self._too_large(cut.too_large))
+        # Now, as a lost connection takes the list with it.
+        largest = tuple(tally.candidate(each) for each in self.orphans.largest(LARGEST))
         run.observer.on_start(run.task, f"files of {self.store.storage.label}", cut.files, dry_run=run.dry_run)
         ending = None
         if run.dry_run:
@@ -145,7 +147,7 @@ class OrphanCleanup:
             skipped_size_limit=tally.skipped["budget"],
             missing_count=found.missing_count,
             missing_files=found.missing,
-            largest=tuple(tally.candidate(each) for each in self.orphans.largest(LARGEST)),
+            largest=largest,
         )
 
     def _too_large(self, count: int) -> str:

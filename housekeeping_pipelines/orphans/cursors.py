@@ -55,12 +55,14 @@ def _in_own_transaction(driver: psycopg.Connection[Any], act: Callable[[], Any])
 
 @contextmanager
 def driver_errors(connection: sa.Connection, statement: str) -> Iterator[psycopg.Connection[Any]]:
-    """The driver's connection; what it raises becomes what SQLAlchemy would raise."""
+    """The driver's connection; what it raises becomes what SQLAlchemy would raise, who learns of a lost one."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101
     try:
         yield driver
     except psycopg.Error as error:
+        if driver.closed:
+            connection.invalidate(error)
         raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=driver.closed) from error
 
 

@@ -605,3 +605,26 @@ def test_a_busy_server_is_asked_again(remote: World, far: StorageServer) -> None
     far.put(["gone/a.pdf"], bucket="documents")
     far.faults.append(Fault("json", "remove", status=429, headers=(("Retry-After", "0"),)))
     assert remote.clean("bucket", older_than=timedelta(0)).deleted == {"bucket": 1}
+
+
+def test_a_lost_connection_takes_no_count_away(world: World) -> None:
+    for number in range(6):
+        world.put("media", f"cam/{number}.jpg")
+    refer(world, "cam/kept.jpg")
+    world.put("media", "cam/kept.jpg")
+
+    def end(step: int) -> None:
+        if step == 2:
+            sql(
+                world.engine,
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+
+    world.observer = Watcher(end)
+    report = world.clean("media", batch_size=2, max_fraction=1.0)
+    assert (report.status, report.error_type) == ("failed", "Unavailable")
+    assert (report.deleted, report.deleted_files, len(report.largest)) == ({"media": 4}, 4, 6)
+    assert len(world.files("media")) == 3
+    world.observer = Watcher()
+    assert world.clean("media", max_fraction=1.0).deleted == {"media": 2}

@@ -47,8 +47,8 @@ class DrainResult:
         """Count one batch."""
         if outcome.gone:
             self.gone[store.name] = self.gone.get(store.name, 0) + len(outcome.gone)
-            if store.trash_prefix is None:
-                self.permanently[store.name] = self.gone[store.name]
+            if for_good := len(outcome.gone) - len(outcome.in_trash):
+                self.permanently[store.name] = self.permanently.get(store.name, 0) + for_good
         self.gone_bytes += sum(outcome.gone.values())
         self.absent += len(outcome.absent)
         self.in_use += len(outcome.in_use)

@@ -18,7 +18,7 @@ from housekeeping_pipelines.deletion.tables import file_outbox, kept_files
 from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from housekeeping_pipelines.deletion.policy import FileColumn
@@ -44,6 +44,7 @@ class Entry:
     Attributes:
         name: the object's; that of an unresolved entry is the value of the row that named it.
         modified: the object's at the time it was chosen; None removes it whatever it is now.
+        trash_name: where an attempt moves it, or has moved it, whatever the settings say now; None if none has begun.
     """
 
     id: int
@@ -52,8 +53,10 @@ class Entry:
     name: str
     bytes: int | None
     modified: datetime | None
+    queued_at: datetime
     attempts: int
     unresolved: bool
+    trash_name: str | None
 
     @property
     def is_orphan(self) -> bool:
@@ -93,6 +96,7 @@ def queue(
         name=("text[]", [each.name for each in found]),
         bytes=("bigint[]", [each.size for each in found]),
         modified=("timestamptz[]", [each.modified for each in found]),
+        trash_name=("text[]", [store.trash_name(run_id, each.name) for each in found]),
     )
     rows = sa.select(*values.values(), *given.c)
     statement = sa.insert(file_outbox).from_select([*values, *given.c.keys()], rows).returning(*_ENTRY)
@@ -196,6 +200,14 @@ def take(
     return found
 
 
+def entries_of(
+    connection: sa.Connection, run_id: str, store: str, *, after: int = 0, limit: int = BATCH_FILES
+) -> list[Entry]:
+    """The entries of a run, whether due or not, in the order of their ids."""
+    mine = sa.and_(file_outbox.c.run_id == run_id, file_outbox.c.store == store, file_outbox.c.id > after)
+    return _entries(connection.execute(sa.select(*_ENTRY).where(mine).order_by(file_outbox.c.id).limit(limit)))
+
+
 _ENTRY = [file_outbox.c[name] for name in Entry.__slots__]
 
 
@@ -237,6 +249,37 @@ def _copy(connection: sa.Connection, entry_id: int, name: str) -> Entry:
     rows = same.where(file_outbox.c.id == entry_id)
     statement = sa.insert(file_outbox).from_select([*names, "name"], rows).returning(*_ENTRY)
     return _entries(connection.execute(statement))[0]
+
+
+def announce(connection: sa.Connection, entries: Sequence[Entry]) -> set[int]:
+    """Record whose trash each object goes to, and where; the caller commits.
+
+    Returns:
+        the entries that are still leased to the caller; the others are not changed.
+    """
+    given = rows_of(
+        id=("bigint[]", [entry.id for entry in entries]),
+        attempts=("int[]", [entry.attempts for entry in entries]),
+        run_id=("text[]", [entry.run_id for entry in entries]),
+        task=("text[]", [entry.task for entry in entries]),
+        trash_name=("text[]", [entry.trash_name for entry in entries]),
+    )
+    mine = sa.and_(file_outbox.c.id == given.c.id, file_outbox.c.attempts == given.c.attempts)
+    statement = sa.update(file_outbox).where(mine).values({n: given.c[n] for n in ("run_id", "task", "trash_name")})
+    return set(connection.scalars(statement.returning(file_outbox.c.id)))
+
+
+def lock_leased(connection: sa.Connection, entries: Sequence[Entry]) -> set[int]:
+    """Lock the entries that are still leased to the caller, until the transaction ends; returns their ids.
+
+    A lease that ran out may have gone to another worker, and each attempt has its number.
+    """
+    given = rows_of(
+        id=("bigint[]", [entry.id for entry in entries]), attempts=("int[]", [entry.attempts for entry in entries])
+    )
+    mine = sa.and_(file_outbox.c.id == given.c.id, file_outbox.c.attempts == given.c.attempts)
+    statement = sa.select(file_outbox.c.id).join_from(file_outbox, given, mine).order_by(file_outbox.c.id)
+    return set(connection.scalars(statement.with_for_update(of=file_outbox)))
 
 
 def backoff(attempts: int) -> timedelta:

@@ -2,8 +2,9 @@
 
 An object to remove is first a committed entry of the outbox: written with the deletion of the row that owns it, or by
 the search for orphans. Then, with no transaction open, its references are checked again, and it is moved to the trash,
-or removed where the store has none; the entry is deleted when storage has confirmed that. A crash at any point leaves
-the entry, and the next attempt finds the object in its place, in the trash, or absent, and continues from there.
+or removed where the store has none; the entry is deleted when storage has confirmed that. The entry says beforehand
+where the object goes. A crash at any point leaves the entry, and the next attempt looks at both names, whatever the
+settings say by then: the object is in its place, in the trash, or absent, and the attempt continues from there.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion import file_outbox as outbox
 from housekeeping_pipelines.deletion.file_outbox import Entry, backoff, resolve
+from housekeeping_pipelines.deletion.file_trash import Trashed, record
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.store import Store
-from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
+from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
-from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
+from housekeeping_pipelines.postgres.arrays import is_one_of
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.resources.object_storage import Moves, ObjectExists, Removal
 
@@ -38,10 +41,11 @@ HELD_DELAY = timedelta(days=1)
 
 @dataclass
 class Outcome:
-    """What became of entries, by name.
+    """What became of entries, by name; those that another worker has taken over meanwhile are in no field.
 
     Attributes:
         gone: moved to the trash or removed, with their bytes (0 where unknown).
+        in_trash: those of them that are in the trash.
         absent: did not exist any more.
         in_use: referred to again, or rewritten since: they stay, and their entries are deleted.
         held: kept by a hold for now.
@@ -51,6 +55,7 @@ class Outcome:
     """
 
     gone: dict[str, int] = field(default_factory=dict)
+    in_trash: set[str] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
     in_use: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
@@ -74,6 +79,8 @@ class FileRemoval:
     owner: tuple[str, str] | None = None
     outcome: Outcome = field(default_factory=Outcome)
     _by_name: dict[str, Entry] = field(init=False)
+    # Where objects of the trash are that an earlier attempt moved.
+    _earlier: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._by_name = {entry.name: entry for entry in self.entries}
@@ -88,8 +95,10 @@ class FileRemoval:
         outcome = self.outcome
         try:
             self._resolve()
+            self._settle_interrupted()
             chosen = self._choose()
-            self._take_over(chosen)
+            for name in chosen.keys() - self._announce(chosen):
+                del chosen[name]
             self._remove(chosen)
             self._restore_referenced()
         except Unavailable as error:
@@ -116,19 +125,36 @@ class FileRemoval:
             found = self.store.uses.in_use(self.connection, names, except_tasks=owners)
         return found.decide(self.store.stored)
 
+    def _settle_interrupted(self) -> None:
+        """Finish the moves that an earlier attempt began, or take them back, judging each by both of its names."""
+        outcome, storage = self.outcome, self.store.storage
+        again = [entry for entry in self.entries if entry.attempts > 1]
+        begun = {place: entry.name for entry in again if (place := place_in_trash(entry, self.store)) is not None}
+        moved = {found.name: found for found in storage.examine(in_order(begun))}
+        if not moved:
+            return
+        names = in_order(begun[place] for place in moved)
+        in_place = {found.name for found in storage.examine(names)}
+        kept = self._in_use(names) | self._held(names)
+        # One object under both names loses the second; otherwise the first was written anew, and stays as it is.
+        back = storage.move_many({place: begun[place] for place in moved if begun[place] in in_place | kept})
+        if back.unavailable is not None:
+            raise back.unavailable
+        outcome.failed |= {begun[place]: reason for place, reason in back.failed.items()}
+        for place in moved.keys() - back.moved - back.absent - back.failed.keys():
+            outcome.gone[begun[place]] = moved[place].size or 0
+            self._earlier[begun[place]] = place
+
+    def _held(self, names: Sequence[str]) -> set[str]:
+        with self.connection.begin():
+            return ActiveHolds.read(self.connection, self.clock()).names(self.store.name, names)
+
     def _choose(self) -> dict[str, StoredObject]:
         """The objects that exist and are to be removed."""
-        names, outcome, storage = _sorted(self._by_name), self.outcome, self.store.storage
+        names, outcome = in_order(self._undecided()), self.outcome
         wanted = self._in_use(names)
-        with self.connection.begin():
-            held = ActiveHolds.read(self.connection, self.clock()).names(self.store.name, names) - wanted
-        present = {found.name: found for found in storage.examine(names)}
-        for name, trashed in self._moved_earlier(self._by_name.keys() - present.keys()).items():
-            if name in wanted | held:
-                storage.move(self._trash_name(name), name)
-                (outcome.in_use if name in wanted else outcome.held).add(name)
-            else:
-                outcome.gone[name] = trashed.size or 0
+        held = self._held(names) - wanted
+        present = {found.name: found for found in self.store.storage.examine(names)}
         outcome.absent |= self._undecided() - present.keys()
         for name, found in present.items():
             chosen_as = self._by_name[name].modified
@@ -138,32 +164,52 @@ class FileRemoval:
                 outcome.held.add(name)
         return {name: found for name, found in present.items() if name not in outcome.in_use | outcome.held}
 
-    def _take_over(self, names: Iterable[str]) -> None:
-        """Make the run the owner of objects that an earlier one has not removed, before they are moved to its trash."""
-        if self.owner is None:
-            return
-        run_id, task = self.owner
-        others = [entry for entry in map(self._by_name.__getitem__, names) if entry.run_id != run_id]
-        if others:
-            with self.connection.begin():
-                mine = is_one_of(file_outbox.c.id, [entry.id for entry in others])
-                self.connection.execute(sa.update(file_outbox).where(mine).values(run_id=run_id, task=task))
-        self._by_name |= {entry.name: replace(entry, run_id=run_id, task=task) for entry in others}
+    def _announce(self, names: Iterable[str]) -> set[str]:
+        """Commit whose trash the objects go to, and where, before they are moved.
 
-    def _moved_earlier(self, names: Iterable[str]) -> dict[str, StoredObject]:
-        """Those that an interrupted attempt has already moved to the trash."""
-        if self.store.trash_prefix is None:
-            return {}
-        ours = {self._trash_name(name): name for name in names}
-        return {ours[found.name]: found for found in self.store.storage.examine(_sorted(ours))}
+        Returns:
+            the names whose entries are still leased to this worker.
+        """
+        names = list(names)
+        changed: list[Entry] = []
+        for entry in map(self._by_name.__getitem__, names):
+            run_id, task = self.owner or (entry.run_id, entry.task)
+            goes_to = self.store.trash_name(run_id, entry.name)
+            if (entry.run_id, entry.trash_name) != (run_id, goes_to):
+                changed.append(replace(entry, run_id=run_id, task=task, trash_name=goes_to))
+        if not changed:
+            return set(names)
+        with self.connection.begin():
+            kept = outbox.announce(self.connection, changed)
+        lost = [entry for entry in changed if entry.id not in kept]
+        self._by_name |= {entry.name: entry for entry in changed}
+        self._forget(lost)
+        return set(names) - {entry.name for entry in lost}
+
+    def _forget(self, lost: Iterable[Entry]) -> None:
+        """Leave entries out whose lease went to another worker, which says what becomes of them."""
+        ids = {entry.id for entry in lost}
+        self.entries = [entry for entry in self.entries if entry.id not in ids]
+        outcome = self.outcome
+        for name in {entry.name for entry in lost} - {entry.name for entry in self.entries}:
+            outcome.gone.pop(name, None)
+            outcome.failed.pop(name, None)
+            for names in (outcome.absent, outcome.in_use, outcome.held):
+                names.discard(name)
+            del self._by_name[name]
+
+    def _trashed(self, name: str) -> Trashed:
+        entry = self._by_name[name]
+        return Trashed(entry.run_id, entry.task, name, self._trash_name(name), self.outcome.gone[name])
 
     def _trash_name(self, name: str) -> str:
-        return self.store.trash_name(self._by_name[name].run_id, name)
+        # Nothing is moved before it is committed where to.
+        return self._earlier.get(name) or str(self._by_name[name].trash_name)
 
     def _remove(self, chosen: dict[str, StoredObject]) -> None:
         outcome, storage = self.outcome, self.store.storage
         if self.store.trash_prefix is None:
-            removal = storage.remove(_sorted(chosen)) if chosen else Removal()
+            removal = storage.remove(in_order(chosen)) if chosen else Removal()
             outcome.gone |= {name: chosen[name].size or 0 for name in removal.removed}
             outcome.absent |= removal.absent
             if removal.unavailable is not None:
@@ -185,7 +231,7 @@ class FileRemoval:
         outcome = self.outcome
         if self.store.trash_prefix is None or not outcome.gone:
             return
-        for name in self._in_use(_sorted(outcome.gone)):
+        for name in self._in_use(in_order(outcome.gone.keys() - self._earlier.keys())):
             try:
                 self.store.storage.move(self._trash_name(name), name)
             except ObjectExists:
@@ -196,18 +242,12 @@ class FileRemoval:
 
     def _record_outcomes(self) -> None:
         outcome, now, connection = self.outcome, self.clock(), self.connection
-        if self.store.trash_prefix is not None and outcome.gone:
-            entries = [self._by_name[name] for name in outcome.gone]
-            moved = rows_of(
-                run_id=("text[]", [entry.run_id for entry in entries]),
-                task=("text[]", [entry.task for entry in entries]),
-                name=("text[]", list(outcome.gone)),
-                trash_name=("text[]", [self._trash_name(name) for name in outcome.gone]),
-                bytes=("bigint[]", list(outcome.gone.values())),
-            )
-            values = sa.select(sa.literal(self.store.name, sa.Text), sa.literal(now), *moved.c)
-            names = ["store", "deleted_at", *moved.c.keys()]
-            connection.execute(sa.insert(trashed_files).from_select(names, values))
+        kept = outbox.lock_leased(connection, self.entries)
+        self._forget([entry for entry in self.entries if entry.id not in kept])
+        in_trash = [name for name in outcome.gone if self.store.trash_prefix is not None or name in self._earlier]
+        outcome.in_trash.update(in_trash)
+        if in_trash:
+            record(connection, self.store.name, [self._trashed(name) for name in in_trash], now)
         done = outcome.gone.keys() | outcome.absent | outcome.in_use
         found_again = outcome.held | outcome.failed.keys()
         ids = {each.id for each in self.entries if each.name in done or (each.is_orphan and each.name in found_again)}
@@ -224,6 +264,12 @@ class FileRemoval:
             connection.execute(statement.values(next_attempt_at=moment, last_error=reason))
 
 
-def _sorted(names: Iterable[str]) -> list[str]:
+def place_in_trash(entry: Entry, store: Store) -> str | None:
+    """Where in the trash an attempt may have left an object; None if it moves none there."""
+    # An entry of an earlier version does not say so.
+    return entry.trash_name or store.trash_name(entry.run_id, entry.name)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
     """In the order of storage: by bytes."""
     return sorted(names, key=lambda name: name.encode(errors="surrogateescape"))

@@ -67,14 +67,19 @@ class Store:
     Attributes:
         trash_prefix: the folder that keeps removed objects until they expire, at the root of each volume; None removes
             them permanently.
+        trash_folder: where such a folder is looked for, also while nothing is moved there now.
     """
 
     name: str
     storage: ObjectStorage
     trash_prefix: str | None
     uses: Uses
+    trash_folder: str | None = None
 
-    def trash_name(self, run_id: str, name: str) -> str:
+    def trash_name(self, run_id: str, name: str) -> str | None:
+        """Where an object goes that a run removes; None if it goes for good."""
+        if self.trash_prefix is None:
+            return None
         return f"{self.storage.volume_of(name)}{self.trash_prefix}/{run_id}/{name}"
 
     def stored(self, names: Collection[str]) -> set[str]:

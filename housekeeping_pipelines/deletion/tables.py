@@ -70,7 +70,8 @@ pauses = sa.Table(
 
 # Objects to remove from a store: written with the deletion of the rows that own them, deleted when storage has
 # confirmed the removal. `modified` is that of the object when it was chosen; null: remove it whatever it is now.
-# While `unresolved`, `name` is the value of a row, and the object that it means is not known yet.
+# While `unresolved`, `name` is the value of a row, and the object that it means is not known yet. From before the
+# object is moved, `trash_name` is where it goes; null if it is removed for good.
 file_outbox = sa.Table(
     "file_outbox",
     metadata,
@@ -86,6 +87,8 @@ file_outbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("last_error", sa.Text),
     sa.Column("unresolved", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("trash_name", sa.Text),
+    sa.Index(None, "trash_name", postgresql_using="hash"),
 )
 
 # Files and objects that can be restored: `trash_name` is where they are in the store now.
@@ -100,6 +103,7 @@ trashed_files = sa.Table(
     sa.Column("trash_name", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger),
     sa.Column("deleted_at", TIMESTAMPTZ, nullable=False, index=True),
+    sa.Index(None, "trash_name", postgresql_using="hash"),
 )
 
 # Objects that stay although the rows that named them were deleted: they are not orphans. `name` is the row's value.

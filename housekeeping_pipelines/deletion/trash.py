@@ -10,22 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 
 from housekeeping_pipelines.deletion.mirrors import (
     BATCH_COLUMN,
-    drop_if_empty,
     find_mirrors,
-    keep_publishable,
     prefer_indexes,
-    summarize_mirrors,
 )
 from housekeeping_pipelines.deletion.tables import trash_batches, trash_references, trashed_files
 from housekeeping_pipelines.postgres.arrays import is_one_of
-from housekeeping_pipelines.postgres.locks import is_locked, try_lock
+from housekeeping_pipelines.postgres.locks import is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
 # Rows that one transaction of the purge removes: well under two seconds of work.
@@ -33,7 +30,8 @@ PURGE_ROWS = 50_000
 
 
 def undo_lock(run_id: str) -> str:
-    """Held in share mode by an undo of the run; the purge skips a run whose lock it does not get."""
+    """Held by an undo of the run, in share mode, from its files to its rows, and by the purge, exclusively, from its
+    rows to its files; the purge passes over a run whose lock it does not get."""
     return f"undo {run_id}"
 
 
@@ -83,15 +81,17 @@ def count_expired(connection: sa.Connection, *, before: datetime, run_id: str | 
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def purge(
+def purge_rows(
     connection: sa.Connection,
+    runs: Sequence[str],
     *,
-    before: datetime,
-    run_id: str | None = None,
-    may_go_on: Iterator[bool] | None = None,
+    before: datetime | None,
+    may_go_on: Callable[[], bool] = lambda: True,
     removed: dict[str, int] | None = None,
 ) -> dict[str, int]:
-    """Permanently delete what was deleted before a moment, or the whole of one run; commits as it goes.
+    """Permanently delete the rows that some runs deleted, all or those before a moment; commits as it goes.
+
+    The caller holds the undo locks of the runs.
 
     Args:
         removed: to which the rows of each transaction are added once it is committed.
@@ -99,25 +99,15 @@ def purge(
     Returns:
         deleted rows by source table.
     """
-    due = trash_batches.c.run_id == run_id if run_id else trash_batches.c.deleted_at < before
+    due = trash_batches.c.run_id == sa.any_(sa.bindparam("runs", list(runs), ARRAY(sa.Text)))
+    if before is not None:
+        due = sa.and_(due, trash_batches.c.deleted_at < before)
     removed = {} if removed is None else removed
-    being_undone: set[str] = set()
-    keep_publishable(connection)
-    summarize_mirrors(connection)
-    connection.commit()
-    while may_go_on is None or next(may_go_on):
-        statement = sa.select(trash_batches.c.id, trash_batches.c.run_id, trash_batches.c.contents)
-        statement = statement.where(due, trash_batches.c.run_id.not_in(sorted(being_undone)))
+    while may_go_on():
+        statement = sa.select(trash_batches.c.id, trash_batches.c.contents).where(due)
         statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
-        found = connection.execute(statement).all()
-        # A run that is being undone keeps what is left of it.
-        kept = {name for name in {row.run_id for row in found} if not connection.scalar(try_lock(undo_lock(name)))}
-        being_undone |= kept
-        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in found if row.run_id not in kept])
+        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in connection.execute(statement)])
         if not batches:
-            connection.rollback()
-            if kept:
-                continue
             break
         mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
         ids = [batch_id for batch_id, _ in batches]
@@ -136,8 +126,6 @@ def purge(
         for table, count in part.items():
             removed[table] = removed.get(table, 0) + count
     connection.rollback()
-    for mirror in find_mirrors(connection):
-        drop_if_empty(connection, mirror)
     return removed
 
 

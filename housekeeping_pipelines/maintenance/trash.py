@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from housekeeping_pipelines.application.config import STORES
 from housekeeping_pipelines.deletion import guards
-from housekeeping_pipelines.deletion.file_undo import PurgedFiles, count_files, purge_files, restore_files
+from housekeeping_pipelines.deletion.file_trash import count_files
+from housekeeping_pipelines.deletion.file_undo import restore_files
+from housekeeping_pipelines.deletion.leftovers import settle_leftovers
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
+from housekeeping_pipelines.deletion.purge import Purged, purge
 from housekeeping_pipelines.deletion.tables import kept_files
-from housekeeping_pipelines.deletion.trash import count_expired, purge, runs_being_undone, undo_lock
+from housekeeping_pipelines.deletion.trash import count_expired, runs_being_undone, undo_lock
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
-from housekeeping_pipelines.errors import Refused, Unavailable
+from housekeeping_pipelines.errors import HousekeepingError, Refused, Unavailable
 from housekeeping_pipelines.execution.report import Ending
 from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
@@ -67,7 +71,7 @@ def undo(
     files, result, of_rows, ending = UndoResult(found), UndoResult(found), FilesOfRows(), None
     try:
         with shared_lock(connection, MIRRORS_LOCK), shared_lock(connection, undo_lock(found)):
-            restore_files(connection, found, stores.__getitem__, files)
+            restore_files(connection, found, stores.__getitem__, files, now=run.clock())
             of_rows = restore_files_of_rows(connection, found, stores.uses, stores.__getitem__)
             undo_run(connection, found, result=result)
             if not files.conflict_count + result.conflict_count:
@@ -135,31 +139,55 @@ def purge_trash(
     retention_days: int,
     run_id: str | None,
 ) -> Report:
-    """Purge what was deleted more than `retention_days` ago, or everything of one run."""
+    """Purge what was deleted more than `retention_days` ago, or everything of one run.
+
+    Files in the trash that no record knows are put on record first: those of the run go with it, the others expire from
+    now on.
+    """
     before = run.started_at - timedelta(days=retention_days)
     connection = run.connection
     guards.check_may_start(run)
     found = find_run(connection, run_id) if run_id else None
+    connection.rollback()
+    warnings = [] if run.dry_run else list(_settle(run, store_of, found))
     due = count_expired(connection, before=before, run_id=found) | count_files(connection, before=before, run_id=found)
     connection.rollback()
-    tally = Tally(candidates=sum(due.values()))
+    tally = Tally(candidates=sum(due.values()), warnings=warnings)
     if run.dry_run:
         tally.would_delete = due
         return tally.report(run)
 
-    def may_go_on() -> Iterator[bool]:
-        while True:
-            tally.stopped_reason = "paused" if guards.is_paused(connection) else None
-            yield tally.stopped_reason is None
+    def may_go_on() -> bool:
+        tally.stopped_reason = "paused" if guards.is_paused(connection) else None
+        return tally.stopped_reason is None
 
-    going_on = may_go_on()
-    rows, files, ending = dict[str, int](), PurgedFiles(), None
+    purged, ending = Purged(), None
     try:
-        purge(connection, before=before, run_id=found, may_go_on=going_on, removed=rows)
-        purge_files(connection, store_of, before=before, run_id=found, may_go_on=going_on, purged=files)
+        purge(connection, store_of, before=before, run_id=found, may_go_on=may_go_on, purged=purged)
     except BROKEN_OFF as error:
         ending = run.ending_of(error)
-    tally.deleted, tally.deleted_bytes = rows | files.removed, files.bytes
-    for name, reason in files.failed.items():
+    tally.deleted, tally.deleted_bytes = _sum(purged.rows, purged.files.removed), purged.files.bytes
+    if purged.being_undone:
+        tally.warnings.append(f"an undo is going on, which keeps what is left of run {', '.join(purged.being_undone)}")
+    for name, reason in purged.files.failed.items():
         tally.fail(name, reason)
     return tally.report(run, ending)
+
+
+def _settle(run: Run, store_of: Callable[[str], Store], run_id: str | None) -> Iterator[str]:
+    """Put on record what no record knows in the trash of the stores; yields warnings."""
+    for name in STORES:
+        try:
+            found = settle_leftovers(run.connection, store_of(name), run.clock(), run_id=run_id)
+        except HousekeepingError as error:
+            yield f"whether the trash of {name} has files that are not on record is unknown: {error.one_line}"
+            continue
+        for of_run, count in found.recorded.items():
+            yield (
+                f"{count:,} files in the trash of {name} were not on record: they are in it as those of run {of_run},"
+                f" which `housekeeping undo {of_run}` brings back"
+            )
+        for of_run, count in found.moved_back.items():
+            yield f"{count:,} files of run {of_run} in the trash of {name} are back: something refers to them"
+        for item, reason in found.failed.items():
+            yield f"{item} is not on record and stays in the trash: {reason}"

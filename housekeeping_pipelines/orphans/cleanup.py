@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.file_outbox import queue
-from housekeeping_pipelines.deletion.file_undo import in_trash
+from housekeeping_pipelines.deletion.file_trash import in_trash
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK

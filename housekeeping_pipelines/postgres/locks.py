@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 # "hkpg": separates our locks from the application's.
 _NAMESPACE = 0x686B7067
@@ -68,6 +68,24 @@ def _session_lock(connection: sa.Connection, name: str, mode: str) -> Iterator[N
             connection.commit()
 
 
+@contextmanager
+def locks_to_be_had(connection: sa.Connection, names: Collection[str]) -> Iterator[set[str]]:
+    """Hold those of the locks exclusively for the block, across transactions, that no other session holds."""
+    by_number = {_number(name): name for name in names}
+    numbers = {"namespace": _NAMESPACE, "numbers": list(by_number)}
+    each = "SELECT number FROM unnest(CAST(:numbers AS int[])) number WHERE {}(:namespace, number)"
+    taken = list(connection.scalars(sa.text(each.format("pg_try_advisory_lock")), numbers))
+    connection.commit()
+    try:
+        # Two names may have one number; their lock is one, too.
+        yield {name for name in names if _number(name) in taken}
+    finally:
+        if taken and not connection.closed and not connection.invalidated:
+            connection.rollback()
+            connection.execute(sa.text(each.format("pg_advisory_unlock")), {**numbers, "numbers": taken})
+            connection.commit()
+
+
 def is_locked(connection: sa.Connection, name: str) -> bool:
     """Whether any session of this database holds a lock."""
     statement = sa.text(
@@ -77,11 +95,6 @@ def is_locked(connection: sa.Connection, name: str) -> bool:
     )
     # pg_locks shows the two integers without their signs.
     return bool(connection.scalar(statement, {"namespace": _NAMESPACE, "number": _number(name) % 2**32}))
-
-
-def try_lock(name: str) -> sa.Select[tuple[bool]]:
-    """A statement that takes a lock until the transaction ends, without waiting, and returns whether it did."""
-    return sa.select(sa.func.pg_try_advisory_xact_lock(_NAMESPACE, _number(name)))
 
 
 def lock_for_transaction(name: str, *, shared: bool = False) -> sa.Select[tuple[None]]:

@@ -77,7 +77,7 @@ class Stores:
             raise ConfigurationError(f"there is no store {name!r}", hint=f"the stores are {', '.join(STORES)}")
         if name == BUCKET and settings.supabase_url is not None:
             prefix = settings.storage_trash_prefix or None if settings.trash_retention_days else None
-            return Store(name, self.bucket, prefix, self.uses(name))
+            return Store(name, self.bucket, prefix, self.uses(name), settings.storage_trash_prefix or None)
         path, variable = folders[name]
         if variable is None:
             # The stand-in for a store that is not configured is an empty folder.
@@ -89,7 +89,8 @@ class Stores:
             trust_mtime=settings.trust_mtime or (variable is None and is_sample_folder(path)),
             without=folders.within(name),
         )
-        return Store(name, storage, TRASH_FOLDER if settings.trash_retention_days else None, self.uses(name))
+        prefix = TRASH_FOLDER if settings.trash_retention_days else None
+        return Store(name, storage, prefix, self.uses(name), TRASH_FOLDER)
 
     @cached_property
     def bucket(self) -> ObjectStorage:

@@ -21,10 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
 
 OLD = (NOW - timedelta(days=100)).isoformat()
 YOUNG = (NOW - timedelta(hours=1)).isoformat()
+
+
+def no_store(name: str) -> Store:
+    """For a trash that has rows alone."""
+    raise AssertionError(f"there is no store {name!r} here")
+
 
 PolicyMaker = "Callable[[Catalog, datetime], RowPolicy]"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from housekeeping_pipelines.deletion.trash import purge
+from housekeeping_pipelines.deletion.purge import purge
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines_tests.conftest import NOW
@@ -18,6 +18,7 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
+    no_store,
     old_rows,
     scalar,
     sql,
@@ -279,7 +280,7 @@ class TestPublications:
         assert contents(engine) == before
         assert delete(engine, "parents", run_id="run-2").status == "succeeded"
         with engine.connect() as connection:
-            assert purge(connection, before=NOW, run_id="run-2")["parents"] == 20
+            assert purge(connection, no_store, before=NOW, run_id="run-2").rows["parents"] == 20
         assert trash_is_empty(engine)
 
     def test_the_expiry_of_what_went_before_the_publication(self, engine: sa.Engine, publish: str) -> None:
@@ -287,7 +288,7 @@ class TestPublications:
         delete(engine, "parents")
         sql(engine, publish)
         with engine.connect() as connection:
-            assert purge(connection, before=NOW, run_id="run-1")["parents"] == 20
+            assert purge(connection, no_store, before=NOW, run_id="run-1").rows["parents"] == 20
 
     def test_a_table_of_which_no_row_can_be_deleted_is_named(self, engine: sa.Engine, publish: str) -> None:
         sql(

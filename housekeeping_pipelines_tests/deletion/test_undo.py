@@ -16,7 +16,8 @@ from housekeeping_pipelines.deletion.mirrors import (
     prefer_indexes,
     summarize_mirrors,
 )
-from housekeeping_pipelines.deletion.trash import count_expired, list_trash, purge
+from housekeeping_pipelines.deletion.purge import purge
+from housekeeping_pipelines.deletion.trash import count_expired, list_trash
 from housekeeping_pipelines.deletion.undo import UndoResult, find_run, undo_run
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.catalog import Catalog
@@ -29,6 +30,7 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
+    no_store,
     rows,
     scalar,
     sql,
@@ -404,13 +406,13 @@ def test_what_is_expired_is_purged_and_the_rest_kept(engine: sa.Engine) -> None:
         assert [run.expires_at for run in listed] == [NOW + timedelta(days=d) for d in (6, 2, -3)]
         assert count_expired(connection, before=NOW - retention) == {"parents": 3, "children": 6}
         connection.rollback()
-        assert purge(connection, before=NOW - retention) == {"parents": 3, "children": 6}
+        assert purge(connection, no_store, before=NOW - retention).rows == {"parents": 3, "children": 6}
         assert [run.run_id for run in list_trash(connection, retention)] == ["run-2", "run-1"]
         connection.rollback()
         # One run, expired or not.
         assert count_expired(connection, before=NOW, run_id="run-2") == {"parents": 3, "children": 6}
         connection.rollback()
-        assert purge(connection, before=NOW - retention, run_id="run-2") == {"parents": 3, "children": 6}
+        assert purge(connection, no_store, before=NOW - retention, run_id="run-2").rows == {"parents": 3, "children": 6}
         connection.rollback()
     assert came_back(undo(engine, "run-1")) == {"parents": 3, "children": 6}
     assert came_back(undo(engine, "run-0")) == {}
@@ -447,7 +449,7 @@ def test_a_mirror_of_an_older_version_is_read_by_its_own_index(engine: sa.Engine
     for number in range(2):
         assert delete(engine, "parents", run_id=f"run-{number}", max_rows=30).deleted == {"parents": 10, "children": 20}
     with engine.connect() as connection:
-        assert purge(connection, before=NOW, run_id="run-0") == {"parents": 10, "children": 20}
+        assert purge(connection, no_store, before=NOW, run_id="run-0").rows == {"parents": 10, "children": 20}
     assert came_back(undo(engine, "run-1")) == {"parents": 10, "children": 20}
     assert trash_is_empty(engine)
 
@@ -462,9 +464,9 @@ def test_empty_mirrors_go_and_are_made_again(engine: sa.Engine) -> None:
         undo(engine)
         with engine.connect() as other:
             other.execute(lock_for_transaction(MIRRORS_LOCK, shared=True))
-            assert purge(connection, before=NOW) == {}
+            assert purge(connection, no_store, before=NOW).rows == {}
             assert scalar(engine, "SELECT count(*) FROM housekeeping.trash_tables") == 1
-        assert purge(connection, before=NOW) == {}
+        assert purge(connection, no_store, before=NOW).rows == {}
         assert mirrors_with_own_types(connection) == []
     assert rows(engine, "SELECT * FROM housekeeping.trash_tables") == []
     assert column(engine, "SELECT relname FROM pg_class WHERE relname LIKE 'things\\_%' AND relkind = 'r'") == []
@@ -480,7 +482,7 @@ def test_the_purge_takes_nothing_from_an_undo_that_is_going_on(engine: sa.Engine
 
     def purge_meanwhile(done: int, _: int) -> None:
         with engine.connect() as connection:
-            purged.append(purge(connection, before=NOW + timedelta(days=1)))
+            purged.append(purge(connection, no_store, before=NOW + timedelta(days=1)).rows)
 
     with engine.connect() as connection:
         result = undo_run(connection, "run-1", on_progress=purge_meanwhile)

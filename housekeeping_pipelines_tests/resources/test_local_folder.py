@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -55,6 +56,13 @@ def listed(folder: LocalFolder, prefix: str = "") -> list[str]:
     assert all(len(chunk) <= 3 for chunk in chunks)
     assert found == sorted(name for chunk in chunks for name in chunk)
     return found
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
 
 
 class TestAges:
@@ -273,6 +281,89 @@ class TestMoving:
         folder.move("a.txt", "moved.txt")
         assert listed(folder) == ["b.txt", "moved.txt"]
         assert folder.download("moved.txt") == b"a.txt"
+
+    def test_a_place_that_was_reserved_for_a_move_that_was_killed_is_used(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on file systems without hard links."""
+        folder = fill(root, "a.txt", "b.txt")
+        monkeypatch.setattr(os, "link", raising(PermissionError(errno.EPERM, "no links here")))
+        with monkeypatch.context() as killed:
+            killed.setattr(os, "rename", raising(KeyboardInterrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                folder.move("a.txt", "moved.txt")
+        assert listed(folder) == ["a.txt", "b.txt", "moved.txt"]
+        folder.move("a.txt", "moved.txt")
+        assert (listed(folder), folder.download("moved.txt")) == (["b.txt", "moved.txt"], b"a.txt")
+        (root / "empty.txt").touch()
+        with pytest.raises(ObjectExists):
+            folder.move("b.txt", "empty.txt")
+
+    def test_the_trash_opens_nothing_that_was_closed(self, root: Path) -> None:
+        folder = fill(root, "a/secret/b/c.txt", "a/secret/b/d.txt")
+        (root / "a/secret").chmod(0o700)
+        trashed = f"{TRASH_FOLDER}/run/a/secret/b/c.txt"
+        folder.move("a/secret/b/c.txt", trashed)
+        modes = {path.relative_to(root).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*/")}
+        own = stat.S_IMODE((root / "a").stat().st_mode)
+        inner = f"{TRASH_FOLDER}/run/a"
+        assert [modes[name] for name in (TRASH_FOLDER, f"{TRASH_FOLDER}/run")] == [0o700, 0o700]
+        assert [modes[name] for name in (inner, f"{inner}/secret", f"{inner}/secret/b")] == [own, 0o700, own]
+
+    def test_a_folder_that_was_removed_comes_back_as_it_was(self, root: Path) -> None:
+        folder = fill(root, "a/closed/c.txt")
+        (root / "a/closed").chmod(0o2750)
+        (root / "a").chmod(0o711)
+        trashed = f"{TRASH_FOLDER}/run/a/closed/c.txt"
+        folder.move("a/closed/c.txt", trashed)
+        (root / "a/closed").rmdir()
+        (root / "a").rmdir()
+        folder.move(trashed, "a/closed/c.txt")
+        assert [stat.S_IMODE((root / name).stat().st_mode) for name in ("a", "a/closed")] == [0o711, 0o2750]
+
+    @needs_root
+    def test_a_folder_that_was_removed_comes_back_to_its_owner(self, root: Path) -> None:
+        folder = fill(root, "a/c.txt")
+        os.chown(root, 1234, 1235)
+        os.chown(root / "a", 4321, 5321)
+        trashed = f"{TRASH_FOLDER}/run/a/c.txt"
+        folder.move("a/c.txt", trashed)
+        made = (root / TRASH_FOLDER).stat()
+        # Who else runs it as the owner of the store gets in, too.
+        assert (made.st_uid, made.st_gid) == (1234, 1235)
+        (root / "a").rmdir()
+        folder.move(trashed, "a/c.txt")
+        back = (root / "a").stat()
+        assert (back.st_uid, back.st_gid) == (4321, 5321)
+
+    @needs_root
+    def test_a_group_that_cannot_be_given_gets_nothing(self, root: Path) -> None:
+        folder = fill(root, "a/c.txt")
+        for path, mode in ((root, 0o777), (root / "a", 0o777), (root / "a/c.txt", 0o666)):
+            path.chmod(mode)
+        os.chown(root / "a", 4321, 5321)
+        move = f"""
+import os
+from pathlib import Path
+from housekeeping_pipelines.resources.object_storage.local_folder import LocalFolder
+os.setgroups([]); os.setgid(1235); os.setuid(1234)
+LocalFolder(Path({str(root)!r})).move("a/c.txt", "{TRASH_FOLDER}/run/a/c.txt")
+"""
+        for above in root.parents[:-1]:
+            above.chmod(above.stat().st_mode | 0o011)
+        subprocess.run([sys.executable, "-c", move], check=True)
+        made = (root / TRASH_FOLDER / "run/a").stat()
+        assert (made.st_gid, stat.S_IMODE(made.st_mode)) == (1235, 0o707)
+        assert folder.download(f"{TRASH_FOLDER}/run/a/c.txt") == b"a/c.txt"
+
+    def test_empty_folders_go_and_others_stay(self, root: Path, outside: Path) -> None:
+        folder = fill(root, f"{TRASH_FOLDER}/run/a/b.txt")
+        (root / TRASH_FOLDER / "run/empty/below").mkdir(parents=True)
+        (root / TRASH_FOLDER / "link").symlink_to(outside)
+        folder.remove_empty_folders(f"{TRASH_FOLDER}/")
+        assert sorted(path.name for path in (root / TRASH_FOLDER).rglob("*")) == ["a", "b.txt", "link", "run"]
+        folder.remove_empty_folders("no/such/folder/")
+        assert (outside / "passwd").exists()
 
     def test_a_second_name_of_the_same_file_is_not_lost(self, root: Path) -> None:
         folder = fill(root, "a.txt")

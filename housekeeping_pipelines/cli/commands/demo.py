@@ -84,8 +84,9 @@ def demo(
 
 def _reset(database: Database, settings: Settings, now: datetime) -> None:
     """Remove the trash, holds and state of an earlier demo, whose platform is replaced."""
+    from housekeeping_pipelines.deletion.purge import due_runs
     from housekeeping_pipelines.deletion.tables import file_outbox, holds, kept_files, trashed_files
-    from housekeeping_pipelines.deletion.trash import purge
+    from housekeeping_pipelines.deletion.trash import purge_rows
     from housekeeping_pipelines.demo.files import sample_stores
     from housekeeping_pipelines.demo.platform import reset_sample
     from housekeeping_pipelines.watched_documents.tables import watched_documents
@@ -93,7 +94,7 @@ def _reset(database: Database, settings: Settings, now: datetime) -> None:
     stores = sample_stores(settings)
     reset_sample(database.engine)
     with database.engine.connect() as connection:
-        purge(connection, before=now)
+        purge_rows(connection, due_runs(connection, now), before=now)
         connection.execute(sa.delete(holds))
         connection.execute(sa.delete(watched_documents))
         for table in (file_outbox, trashed_files, kept_files):

@@ -132,6 +132,12 @@ class ObjectStorage(Protocol):
         An object can be moved only within its volume.
         """
 
+    def volumes_below(self) -> Sequence[str]:
+        """The beginnings of names that are on other file systems than the store's own, each with a slash."""
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Remove the empty folders below `folder`, which ends with a slash, and itself, where a store has folders."""
+
     def move(self, source: str, target: str) -> None:
         """Rename an object, keeping its content.
 

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +32,17 @@ from housekeeping_pipelines.resources.object_storage import (
 )
 from housekeeping_pipelines.resources.object_storage.local_errors import NOT_THERE, explain, explained, reason, shown
 from housekeeping_pipelines.resources.object_storage.local_scan import scan
-from housekeeping_pipelines.resources.object_storage.local_walk import MAX_RETRIES, PASS, READ, DirectoryWalk, is_name
+from housekeeping_pipelines.resources.object_storage.local_walk import (
+    MAX_RETRIES,
+    PASS,
+    READ,
+    Attributes,
+    DirectoryWalk,
+    is_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from housekeeping_pipelines.resources.object_storage.local_scan import Level
 
@@ -184,11 +192,28 @@ class LocalFolder:
             self._volume_of_folder[folder] = below
         return self._volume_of_folder[folder]
 
+    def volumes_below(self) -> Sequence[str]:
+        """See `ObjectStorage`."""
+        return sorted(self._mounts)
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """See `ObjectStorage`. A folder that is filled meanwhile stays."""
+        with suppress(OSError), self._walk() as walk:
+            at, leaf = walk.parent(folder.rstrip("/")), folder.rstrip("/").rpartition("/")[2]
+            for _, folders, _, below in os.fwalk(leaf, topdown=False, dir_fd=at):
+                for name in folders:
+                    with suppress(OSError):
+                        os.rmdir(name, dir_fd=below)
+            os.rmdir(leaf, dir_fd=at)
+
     def move(self, source: str, target: str) -> None:
         """Rename a file within the root, making the folders of `target`; completes a move that was interrupted.
 
         Links and unlinks, since POSIX's rename overwrites. A process that is killed between the two leaves both
         names on one file, which the next attempt recognises.
+
+        Folders that are made have the owner, the group and the mode of those of the same names that the file leaves:
+        so the trash opens nothing that was closed, and undo makes a folder as it was.
         """
         leaf = _parts(target)[-1]
         with explained(f"cannot move {shown(source)} to {shown(target)}"), self._walk() as walk:
@@ -200,7 +225,7 @@ class LocalFolder:
                     raise ObjectExists(f"there is a file {shown(target)} in {self.label} already")
                 # Only one folder at a time is kept open by a walk.
                 with self._walk() as other:
-                    goal = other.make(target, self._mode())
+                    goal = other.make(target, self._like(source, target))
                     try:
                         self._link(walk.parent(source), source.rpartition("/")[2], goal, leaf, found, target)
                     except FileNotFoundError:
@@ -240,7 +265,7 @@ class LocalFolder:
         """Write a file atomically, replacing one of the same name."""
         leaf = _parts(name)[-1]
         with explained(f"cannot write {shown(name)}"), self._walk() as walk:
-            folder = walk.make(name, self._mode())
+            folder = walk.make(name, self._like(name, name))
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
                     raise StorageRefused(f"cannot write {shown(name)}: something there is not a file")
@@ -278,8 +303,27 @@ class LocalFolder:
             hint = f"create it, or check {self._variable}" if self._variable else "create it, or name another"
             raise ConfigurationError(f"the folder {self.label} {what}", hint=hint) from None
 
-    def _mode(self) -> int:
-        return stat.S_IMODE(self._root.stat().st_mode)
+    def _like(self, source: str, target: str) -> Callable[[int], Attributes]:
+        """What the folder of `target` with so many parts is to be like, if it has to be made.
+
+        Each is like the folder of `source` that has the same name, counted from the file; the others are like the
+        root, but the trash and its runs are open to their owner alone.
+        """
+        left, made = source.split("/")[:-1], target.split("/")[:-1]
+        same = 0
+        while same < min(len(left), len(made)) and left[-1 - same] == made[-1 - same]:
+            same += 1
+
+        def attributes(parts: int) -> Attributes:
+            counted = len(made) - parts
+            if counted < same and left != made:
+                with suppress(OSError):
+                    # No part of the path of a file is a link, or it would not have been found.
+                    return Attributes.of(self._root.joinpath(*left[: len(left) - counted]).lstat())
+            of_root = Attributes.of(self._root.stat())
+            return replace(of_root, mode=0o700) if TRASH_FOLDER in made[:parts] else of_root
+
+        return attributes
 
     @contextmanager
     def _walk(self) -> Iterator[DirectoryWalk]:
@@ -360,9 +404,12 @@ class LocalFolder:
     def _rename(self, folder: int, leaf: str, goal: int, target_leaf: str, target: str) -> None:
         """Without links: reserve the target's name with an empty file, which the rename may overwrite."""
         try:
-            os.close(os.open(target_leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=goal))
+            # Open to no one, which tells it from an empty file if the process is killed here.
+            os.close(os.open(target_leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0, dir_fd=goal))
         except FileExistsError:
-            raise ObjectExists(f"there is a file {shown(target)} in {self.label} already") from None
+            there = os.stat(target_leaf, dir_fd=goal, follow_symlinks=False)
+            if there.st_size or stat.S_IMODE(there.st_mode) or not stat.S_ISREG(there.st_mode):
+                raise ObjectExists(f"there is a file {shown(target)} in {self.label} already") from None
         try:
             os.rename(leaf, target_leaf, src_dir_fd=folder, dst_dir_fd=goal)
         except OSError:

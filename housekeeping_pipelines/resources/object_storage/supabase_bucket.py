@@ -207,6 +207,13 @@ class SupabaseBucket:
         """Always empty: a bucket is one volume."""
         return ""
 
+    def volumes_below(self) -> Sequence[str]:
+        """Always none."""
+        return ()
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Nothing to do: a folder exists only as the beginning of names."""
+
     def move(self, source: str, target: str) -> None:
         """Rename an object, one request; its modification time becomes now."""
         # The server would accept a target that the client could not address afterwards.

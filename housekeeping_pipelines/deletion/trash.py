@@ -70,6 +70,16 @@ def list_trash(connection: sa.Connection, retention: timedelta) -> list[TrashedR
     ]
 
 
+def tables_in_trash(connection: sa.Connection) -> list[str]:
+    """The tables that the trash has rows of."""
+    statement = sa.text(
+        "SELECT DISTINCT t.source_table FROM housekeeping.trash_batches b"
+        " CROSS JOIN jsonb_array_elements(b.contents) item"
+        " JOIN housekeeping.trash_tables t ON t.id = (item ->> 0)::bigint ORDER BY 1"
+    )
+    return list(connection.scalars(statement))
+
+
 def count_expired(connection: sa.Connection, *, before: datetime, run_id: str | None = None) -> dict[str, int]:
     """Rows that `purge` would remove, by source table."""
     statement = sa.text(

@@ -27,6 +27,7 @@ from psycopg import sql
 from housekeeping_pipelines.application.sample import TABLE_COMMENT
 from housekeeping_pipelines.application.tables import metadata
 from housekeeping_pipelines.demo import words as words
+from housekeeping_pipelines.demo.tables import sample_keys
 from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:
@@ -390,10 +391,14 @@ def create_sample(
     conversations: int = 2_000,
     now: datetime,
     on_progress: Callable[[str, int], None] | None = None,
+    recorded: bool = False,
 ) -> dict[str, int]:
     """Create the platform's tables and fill them, in one transaction.
 
     Nothing in the sample is later than `now`. `on_progress` is called with a table and its rows so far.
+
+    Args:
+        recorded: whether the keys of the rows are recorded in our schema, which must exist then.
 
     Returns:
         table -> rows.
@@ -416,7 +421,38 @@ def create_sample(
         for table in metadata.sorted_tables:
             made = iter(()) if table.name in LEFT_EMPTY else getattr(platform, table.name)()
             rows[table.name] = _fill(connection, table, made, on_progress)
+        if recorded:
+            record_sample(connection)
         return rows
+
+
+def record_sample(connection: sa.Connection) -> None:
+    """Record the keys of the rows that are in the sample's tables now; the caller commits."""
+    for table in metadata.sorted_tables:
+        rows = sa.select(sa.literal(table.name, sa.Text), _key(table)).where(~_is_recorded(table))
+        connection.execute(sa.insert(sample_keys).from_select(["source_table", "key"], rows))
+
+
+def rows_of_others(connection: sa.Connection) -> dict[str, int]:
+    """Rows in the sample's tables that `record_sample` has not recorded, by table."""
+    counts: dict[str, int] = {}
+    for name in _existing(connection):
+        table = metadata.tables[name]
+        if name in LEFT_EMPTY:
+            continue
+        statement = sa.select(sa.func.count()).select_from(table).where(~_is_recorded(table))
+        counts[name] = connection.scalar(statement) or 0
+    return {name: count for name, count in counts.items() if count}
+
+
+def _is_recorded(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.exists().where(sample_keys.c.source_table == table.name, sample_keys.c.key == _key(table))
+
+
+def _key(table: sa.Table) -> sa.ColumnElement[int]:
+    """A hash of a row's key."""
+    columns = [sa.cast(column, sa.Text) for column in table.primary_key.columns]
+    return sa.func.hashtextextended(sa.func.concat_ws("|", *columns), 0, type_=sa.BigInteger)
 
 
 def reset_sample(engine: sa.Engine) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision; a test compares it with the files in versions/.
-HEAD = "0006"
+HEAD = "0007"
 
 # The name of a table in a schema that may not be used is an error, even for to_regclass().
 _MAY_USE = sa.text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :name").bindparams(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
+from housekeeping_pipelines.postgres.embedded import embedded_server
 from housekeeping_pipelines_tests.deletion.support import column, sql
 from housekeeping_pipelines_tests.storage_server import StorageServer
 from housekeeping_pipelines_tests.support import Installation
@@ -19,8 +21,6 @@ from housekeeping_pipelines_tests.world import DAY, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import sqlalchemy as sa
 
 EVERYTHING = {
     "bucket": ["live/a.pdf", "lost/x.pdf", "old/a b.pdf"],
@@ -255,7 +255,7 @@ def test_the_self_test_fails_line_by_line_where_files_stay(
     failed = installation.run("test-cleanup", **remote(far))
     assert failed.returncode == 1
     assert [line.strip()[0] for line in failed.stdout.splitlines() if " gone" in line and "good" not in line] == list(
-        "✓✓✗"
+        "✗✗✗"
     )
 
 
@@ -371,6 +371,17 @@ def test_a_demo_that_is_repeated_replaces_its_own_files_only(world: World, insta
         assert (home / "uploads" / "mine.pdf").read_text() == "mine"
         assert not (home / "media" / ".housekeeping-trash").exists()
         assert {run["files"] for run in theirs.json("trash", "list")["runs"]} == {0}
+        # Rows that others wrote into it are not the demo's.
+        socket = embedded_server(home)
+        mine = sa.create_engine(socket.url("platform").set(drivername="postgresql+psycopg"))
+        with mine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO users (username, email, date_joined) VALUES ('me', 'm', now())")
+        refused = theirs.run("demo", "--conversations", "100")
+        assert refused.returncode == 3
+        assert "has data that no demo made: 1 rows of users" in " ".join(refused.stderr.split())
+        with mine.begin() as connection:
+            assert connection.execute(sa.text("DELETE FROM users WHERE username = 'me'")).rowcount == 1
+        mine.dispose()
         # What is in the trash of a folder that is configured is not the demo's.
         taken = theirs.json("orphan-cleanup", "--apply")["deleted_files"]
         third = theirs.json("demo", "--conversations", "100", MEDIA_PATH=str(home / "media"))

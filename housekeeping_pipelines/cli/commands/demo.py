@@ -13,7 +13,7 @@ from housekeeping_pipelines.cli import launch, output, session
 from housekeeping_pipelines.cli.commands.tasks import show, summary
 from housekeeping_pipelines.cli.session import Json
 from housekeeping_pipelines.clock import utc_now
-from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.errors import ConfigurationError, Refused
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.execution.database import Database
@@ -51,7 +51,7 @@ def demo(
     database = Database(settings)
     now = utc_now()
     _reset(database, settings, now)
-    rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now)
+    rows = create_sample(database.engine, seed=seed, conversations=conversations, now=now, recorded=True)
     files = create_sample_files(database.engine, settings, seed=seed, now=now)
     made = time.monotonic() - started
     if not json_:
@@ -89,18 +89,40 @@ def _reset(database: Database, settings: Settings, now: datetime) -> None:
     from housekeeping_pipelines.deletion.trash import purge_rows
     from housekeeping_pipelines.demo.files import sample_stores
     from housekeeping_pipelines.demo.platform import reset_sample
+    from housekeeping_pipelines.demo.tables import sample_keys
     from housekeeping_pipelines.watched_documents.tables import watched_documents
 
     stores = sample_stores(settings)
+    with database.engine.begin() as connection:
+        _check_alone(connection, settings)
     reset_sample(database.engine)
     with database.engine.connect() as connection:
         purge_rows(connection, due_runs(connection, now), before=now)
-        connection.execute(sa.delete(holds))
+        for table in (holds, sample_keys):
+            connection.execute(sa.delete(table))
         connection.execute(sa.delete(watched_documents))
         for table in (file_outbox, trashed_files, kept_files):
             # Entries of a store that is configured are the user's, and are kept.
             connection.execute(sa.delete(table).where(table.c.store.in_(stores)))
         connection.commit()
+
+
+def _check_alone(connection: sa.Connection, settings: Settings) -> None:
+    """
+    Raises:
+        Refused: the embedded platform has data that no demo made.
+    """
+    from housekeeping_pipelines.application.tables import metadata
+    from housekeeping_pipelines.deletion.trash import tables_in_trash
+    from housekeeping_pipelines.demo.platform import rows_of_others
+
+    found = [f"{count:,} rows of {name}" for name, count in rows_of_others(connection).items()]
+    found += [f"rows of {name} in the trash" for name in tables_in_trash(connection) if name not in metadata.tables]
+    if found:
+        raise Refused(
+            f"the embedded PostgreSQL has data that no demo made: {', '.join(found)}",
+            hint=f"nothing was dropped; set HOUSEKEEPING_HOME to a new folder, or remove {settings.housekeeping_home}",
+        )
 
 
 def _is_configured(settings: Settings) -> bool:
@@ -109,6 +131,7 @@ def _is_configured(settings: Settings) -> bool:
 
 def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
     """Watch a page that the demo serves, change it, and sync it; it is watched only while it is served."""
+    from housekeeping_pipelines.demo.platform import record_sample
     from housekeeping_pipelines.demo.site import SampleSite
     from housekeeping_pipelines.watched_documents.administration import WatchAdministration, remove
 
@@ -125,6 +148,7 @@ def _watch_a_page(database: Database, settings: Settings) -> launch.Outcome:
                 default=timedelta(hours=settings.watch_interval_hours),
                 now=utc_now(),
             )
+            record_sample(connection)
         _sync(allowed, {})
         site.opens = "eight"
         outcome = _sync(allowed, {"force": True})

@@ -272,6 +272,12 @@ class Batch:
             statement = sa.select(sa.literal(True)).select_from(table.selectable).where(which, held).limit(1)
             if self._context.connection.scalar(statement):
                 raise RowError("held", f"a row of {table.label} that depends on it is held")
+        for column, which in self._files():
+            if holds.any_name(column.store):
+                value = sa.cast(column.table.selectable.c[column.column], sa.Text)
+                values = self._context.connection.scalars(sa.select(value).where(which, value != "").distinct())
+                if any(holds.names(column.store, column.may_mean(each)) for each in values):
+                    raise RowError("held", f"a file that a row of {column.table.label} names is held")
 
     def _count(self, table: Table) -> int:
         """How many rows of a table a dry run would delete and has not counted with an earlier batch."""

@@ -141,7 +141,7 @@ class ActiveHolds:
         return cls(rows, users, frozenset(sessions), frozenset(stored))
 
     def __bool__(self) -> bool:
-        return bool(self.rows)
+        return bool(self.rows or self.stored)
 
     def names(self, store: str, names: Iterable[str]) -> set[str]:
         """Those of a store's names that are held, themselves, in a held folder, or under a held session."""
@@ -152,6 +152,10 @@ class ActiveHolds:
             for name in names
             if name in held or name.startswith(folders) or (self.sessions and name.partition("/")[0] in self.sessions)
         }
+
+    def any_name(self, store: str) -> bool:
+        """Whether a name of the store is held."""
+        return any(of_store == store for of_store, _ in self.stored)
 
     def cover(self, table: Table, owners: OwnerPaths) -> sa.ColumnElement[bool] | None:
         """Whether a row of `table` is held, itself or as a held user's; None if no row can be.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from housekeeping_pipelines.postgres.catalog import ForeignKey, Table
 
@@ -19,12 +19,14 @@ class FileColumn:
 
     Attributes:
         kept: the object stays when its row is deleted, and does not count as an orphan.
+        may_mean: the names in the store that a value may mean.
     """
 
     table: Table
     column: str
     store: str
     kept: bool = False
+    may_mean: Callable[[str], Collection[str]] = lambda value: (value,)
 
 
 @dataclass(frozen=True)

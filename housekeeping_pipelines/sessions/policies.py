@@ -17,6 +17,7 @@ from housekeeping_pipelines.stores.folders import BUCKET
 from housekeeping_pipelines.stores.uses import OUTPUT_COLUMNS, SOURCE_COLUMN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from housekeeping_pipelines.application.platform import Platform
@@ -41,8 +42,17 @@ class Expiry:
     with_files: bool = True
 
 
-def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPolicy:
-    """Sessions without activity for `expiry.hours`, with their documents and the documents' files."""
+def expired_sessions(
+    platform: Platform,
+    now: datetime,
+    expiry: Expiry,
+    may_mean: Callable[[str], Collection[str]] = lambda value: (value,),
+) -> RowPolicy:
+    """Sessions without activity for `expiry.hours`, with their documents and the documents' files.
+
+    Args:
+        may_mean: the objects that a value of a document may mean.
+    """
     sessions, documents = platform.table("upload_sessions"), _Documents(platform)
     last_activity = sessions["last_activity"]
     eligible = [~documents.exist(documents["processing_status"] == PROCESSING)]
@@ -77,6 +87,7 @@ def expired_sessions(platform: Platform, now: datetime, expiry: Expiry) -> RowPo
                 str(documents.mapped.names[name]),
                 BUCKET,
                 kept=name in OUTPUT_COLUMNS and not expiry.include_outputs,
+                may_mean=may_mean,
             )
             for name in paths
         ),

@@ -22,6 +22,7 @@ from housekeeping_pipelines.postgres.locks import lock_for_transaction
 from housekeeping_pipelines.stores.columns import shape_of
 from housekeeping_pipelines.stores.folders import BUCKET, MEDIA, UPLOADS
 from housekeeping_pipelines.stores.in_use import in_use, meant
+from housekeeping_pipelines.stores.readings import spellings
 from housekeeping_pipelines.stores.references import ReferenceSource, Root, naming
 
 if TYPE_CHECKING:
@@ -175,6 +176,11 @@ class PlatformUses:
     def meant(self, values: Collection[str], stored: Callable[[Collection[str]], set[str]]) -> dict[str, set[str]]:
         """The names in the store that each value of a row means."""
         return meant(self.naming, values, stored)
+
+    def may_mean(self, value: str) -> set[str]:
+        """All names in the store that a value may mean, whether the store has them or not."""
+        names = {name for reading in self.naming.read(value) for name in reading.names()}
+        return {form for name in names for form in spellings(name)}
 
     def referenced_by_sessions(self, connection: sa.Connection, names: Sequence[str]) -> set[str]:
         """Those of the names in the folder of an existing upload session, whether or not a document names them."""

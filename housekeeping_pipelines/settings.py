@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
 _EMPTY_ALLOWED = frozenset({"storage_trash_prefix"})
 
 OVERRIDES_VARIABLE = "HOUSEKEEPING_OVERRIDES"
+
+# What says which data goes and for how long it can come back: where it is set, it holds for the runs that are queued,
+# too, whichever process does them.
+_TRAVELLING = (
+    "trash_retention_days", "storage_trash_prefix", "trust_mtime", "conversation_retention_days",
+    "unverified_user_retention_days", "cleanup_interval_hours", "orphan_cleanup_age_threshold_hours",
+    "max_storage_size_mb",
+)  # fmt: skip
+# What stops something: with the value that does. The other value undoes no stop of the process that does the run.
+_STOPPING = {"dry_run": True, "housekeeping_paused": True, "storage_cleanup_enabled": False}
 
 Origin = Literal["command line", ".env", "environment", "default"]
 
@@ -191,7 +202,8 @@ class Settings(BaseSettings):
     )
     auto_cleanup_enabled: bool = Field(True, description="false stops scheduled runs of cleanup_files, not manual ones")
     storage_cleanup_enabled: bool = Field(
-        True, description="false: cleanup_files touches neither files nor the rows that own files"
+        True,
+        description="false: nothing is removed from the bucket, nor from its trash, and the rows that own files stay",
     )
     max_storage_size_mb: Annotated[int, Field(ge=1)] = Field(
         1000, description="the bucket's quota in MB (of 1024 * 1024 bytes); runs warn from 80 %"
@@ -290,6 +302,13 @@ class Settings(BaseSettings):
         """The folder that `.env` was looked for in and that relative paths start from."""
         return self._directory
 
+    @property
+    def travelling(self) -> dict[str, str]:
+        """The variables that go with a run which is handed to another process, as `load_settings` takes them back."""
+        given = {name: getattr(self, name) for name in _TRAVELLING if self.origin(name) != "default"}
+        given |= {name: value for name, value in _STOPPING.items() if getattr(self, name) is value}
+        return {name.upper(): _as_variable(value) for name, value in given.items()}
+
     @cached_property
     def lines(self) -> tuple[SettingLine, ...]:
         """Every setting with its value (secrets masked), its origin and what it shadows."""
@@ -311,6 +330,15 @@ class Settings(BaseSettings):
         return SettingLine(variable, _mask(name, getattr(self, name)), origin, shadows, description)
 
 
+def _as_variable(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_OUR_LINE = re.compile(
+    rb"^\s*(?:export\s+)?(?:DAGSTER_HOME|%s)\s*=" % "|".join(Settings.model_fields).upper().encode(), re.MULTILINE
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SettingLine:
     """One setting as `housekeeping check` shows it."""
@@ -322,22 +350,53 @@ class SettingLine:
     description: str
 
 
-def load_settings(directory: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def installation_folder(start: Path) -> Path:
+    """The nearest folder, from `start` upwards, that has an installation; `start` itself if none has.
+
+    Those have one that have `housekeeping.yaml`, the folder `.housekeeping`, or a `.env` with a variable of ours: a
+    `.env` of another program is passed over, and so is, above the current folder, what another user put there.
+    """
+    return next((folder for folder in (start, *start.parents) if _has_installation(folder)), start)
+
+
+def _has_installation(folder: Path) -> bool:
+    env_file = folder / ".env"
+    try:
+        if any(_is_trusted(folder / name) for name in ("housekeeping.yaml", ".housekeeping")):
+            return True
+        return _is_trusted(env_file) and bool(_OUR_LINE.search(env_file.read_bytes()))
+    except OSError:
+        # What cannot be read is an error only if it is the current folder's.
+        return False
+
+
+def _is_trusted(path: Path) -> bool:
+    return path.exists() and (sys.platform == "win32" or path.stat().st_uid in (0, os.geteuid()))
+
+
+def load_settings(
+    directory: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    overrides: Mapping[str, str] | None = None,
+) -> Settings:
     """The settings of this process.
 
     Args:
-        directory: where `.env` is looked for and relative paths start; the current folder by default, as in Dagster.
+        directory: where `.env` is looked for and relative paths start; by default the installation's folder, which is
+            the current one or one above it.
         environ: the exported variables; `os.environ` by default.
+        overrides: variables that outrank all others.
 
     Raises:
         ConfigurationError: a value is not accepted; the text names the variable, the value and what is.
     """
-    directory = (directory or Path.cwd()).absolute()
+    directory = (directory or installation_folder(Path.cwd())).absolute()
     exported = dict(os.environ if environ is None else environ)
     dotenv = read_env_file(directory / ".env")
-    overrides = json.loads(exported.get(OVERRIDES_VARIABLE) or "{}")
+    given = {**json.loads(exported.get(OVERRIDES_VARIABLE) or "{}"), **(overrides or {})}
     # A Dagster process has exported its .env already, so the same value may be in both.
-    layers = (_Layer("command line", overrides), _Layer(".env", dotenv), _Layer("environment", exported))
+    layers = (_Layer("command line", given), _Layer(".env", dotenv), _Layer("environment", exported))
     try:
         settings = Settings(directory, layers)
     except ValidationError as error:
@@ -394,11 +453,9 @@ def _mask(name: str, value: object) -> str:
         # A password may also stand in the query, where libpq accepts it.
         query = {key: "***" if "password" in key else item for key, item in value.query.items()}
         return value.set(query=query).render_as_string(hide_password=True)
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, (frozenset, tuple)):
         return ",".join(sorted(value) if isinstance(value, frozenset) else value)
-    return str(value)
+    return _as_variable(value)
 
 
 def _kinds(field: FieldInfo) -> list[object]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from housekeeping_pipelines.errors import ConfigurationError
-from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, Settings, load_settings, reveal
+from housekeeping_pipelines.settings import OVERRIDES_VARIABLE, Settings, installation_folder, load_settings, reveal
+from housekeeping_pipelines_tests.mounts import needs_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,63 @@ def test_an_empty_line_of_dotenv_hides_the_exported_variable_as_in_dagster(tmp_p
     settings = load_settings(tmp_path, {"DRY_RUN": "true"})
     assert settings.dry_run is False
     assert line(settings, "DRY_RUN") == ("false", "default", (("environment", "true"),))
+
+
+@pytest.mark.parametrize(
+    "marker", [".housekeeping/", "housekeeping.yaml", ".env: export DATABASE_URL=postgresql://a/b", ".env: DRY_RUN=1"]
+)
+def test_an_installation_is_found_from_the_folders_below_it(tmp_path: Path, marker: str) -> None:
+    below = tmp_path / "shop" / "a" / "b"
+    below.mkdir(parents=True)
+    name, _, content = marker.partition(": ")
+    if name.endswith("/"):
+        (tmp_path / "shop" / name).mkdir()
+    else:
+        (tmp_path / "shop" / name).write_text(f"# first\n{content}\n")
+    # That of another program is passed over.
+    (below / ".env").write_text("SECRET=1\nMY_DRY_RUN=2\n")
+    assert installation_folder(below) == tmp_path / "shop"
+    assert installation_folder(tmp_path) == tmp_path
+
+
+@needs_root
+def test_what_another_user_put_into_a_folder_above_is_no_installation(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".env").write_text("DATABASE_URL=postgresql://theirs/d\n")
+    assert installation_folder(tmp_path / "below") == tmp_path
+    os.chown(tmp_path / ".env", 1234, 1234)
+    assert installation_folder(tmp_path / "below") == tmp_path / "below"
+
+
+def test_the_nearest_installation_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".housekeeping").mkdir()
+    (tmp_path / "inner" / ".housekeeping").mkdir(parents=True)
+    (tmp_path / "inner" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "inner" / "below")
+    settings = load_settings(environ={})
+    assert (settings.directory, settings.housekeeping_home) == (tmp_path / "inner", tmp_path / "inner/.housekeeping")
+
+
+def test_what_stops_or_keeps_something_travels_with_a_run_that_is_queued(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {}).travelling == {}
+    # What does not stop anything undoes no stop elsewhere, and an address is that of who does the run.
+    free = {"DRY_RUN": "false", "STORAGE_CLEANUP_ENABLED": "true", "DATABASE_URL": "postgresql://h/d"}
+    assert load_settings(tmp_path, free).travelling == {}
+    given = {
+        "DRY_RUN": "true", "HOUSEKEEPING_PAUSED": "1", "STORAGE_CLEANUP_ENABLED": "no", "TRASH_RETENTION_DAYS": "0",
+        "CONVERSATION_RETENTION_DAYS": "90", "STORAGE_TRASH_PREFIX": "", "TRUST_MTIME": "false",
+    }  # fmt: skip
+    sent = load_settings(tmp_path, given).travelling
+    assert sent == {
+        "DRY_RUN": "true", "HOUSEKEEPING_PAUSED": "true", "STORAGE_CLEANUP_ENABLED": "false",
+        "TRASH_RETENTION_DAYS": "0", "CONVERSATION_RETENTION_DAYS": "90", "STORAGE_TRASH_PREFIX": "",
+        "TRUST_MTIME": "false",
+    }  # fmt: skip
+    (tmp_path / ".env").write_text("CONVERSATION_RETENTION_DAYS=1\nDRY_RUN=false\n")
+    there = load_settings(tmp_path, {}, overrides=sent)
+    assert (there.dry_run, there.housekeeping_paused, there.storage_cleanup_enabled) == (True, True, False)
+    assert (there.conversation_retention_days, there.trash_retention_days) == (90, 0)
+    assert there.travelling == sent
 
 
 def test_what_the_command_line_sets_outranks_both(tmp_path: Path) -> None:

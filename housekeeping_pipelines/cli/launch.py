@@ -168,18 +168,20 @@ def _check_storage(settings: Settings) -> None:
 
 
 def queue(settings: Settings, job: str, ops: dict[str, dict[str, Any]]) -> str:
-    """Hand a job to the daemon; returns the run's id.
+    """Hand a job to the daemon; returns the run's id. What the settings here stop or keep, they stop and keep there.
 
     Raises:
         HousekeepingError: Dagster does not take it.
     """
     from housekeeping_pipelines.resources.dagster_home import workspace_file
+    from housekeeping_pipelines.tasks.resources import SETTINGS_TAG
 
     session.use_dagster(settings)
     run_id = str(uuid.uuid4())
     command = [
         *(sys.executable, "-m", "dagster", "job", "launch", "-w", str(workspace_file()), "-j", job),
         *("--run-id", run_id, "--config-json", json.dumps({"ops": ops})),
+        *("--tags", json.dumps({SETTINGS_TAG: json.dumps(settings.travelling)} if settings.travelling else {})),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
     if done.returncode != 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from housekeeping_pipelines import logs
+from housekeeping_pipelines.cli import output
 from housekeeping_pipelines.env_file import read_env_file
 from housekeeping_pipelines.resources.dagster_home import dagster_home
 from housekeeping_pipelines.settings import Settings, load_settings
@@ -48,15 +49,35 @@ def use_dagster(settings: Settings) -> None:
         os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
 
 
+def platform_name(settings: Settings) -> str:
+    """The platform's database in words, so that people see on which one a command acted."""
+    from housekeeping_pipelines.postgres.addresses import platform_name
+
+    return platform_name(settings)
+
+
+def require_platform(settings: Settings) -> None:
+    """See `postgres.addresses.require_platform`."""
+    from housekeeping_pipelines.postgres.addresses import require_platform
+
+    require_platform(settings)
+
+
+def echo_platform(settings: Settings) -> None:
+    """Tell on which database a command acted."""
+    output.echo(f"[dim]in {output.escape(platform_name(settings))}[/]")
+
+
 @contextmanager
 def platform_connection(settings: Settings) -> Iterator[sa.Connection]:
-    """A transaction on the platform's database, committed at the end.
+    """A transaction on the platform's database, which must exist, committed at the end.
 
     Raises:
-        HousekeepingError: it cannot be opened.
+        HousekeepingError: it does not exist, or cannot be opened.
     """
     from housekeeping_pipelines.execution.database import Database
 
+    require_platform(settings)
     database = Database(settings)
     with database.engine.begin() as connection:
         yield connection

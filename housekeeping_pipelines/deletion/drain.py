@@ -14,7 +14,7 @@ from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.report import MAX_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from housekeeping_pipelines.deletion.files import Outcome
@@ -31,6 +31,7 @@ class DrainResult:
         absent, in_use, held: files that did not exist, that something refers to, that a hold keeps.
         failed: `store/name` -> reason; up to 50 of `failed_count`. They are retried later.
         unavailable: stores that do not answer, with the reason; their entries wait.
+        disabled: stores from which nothing is removed, with the reason; their entries wait.
     """
 
     gone: dict[str, int] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class DrainResult:
     failed: dict[str, str] = field(default_factory=dict)
     failed_count: int = 0
     unavailable: dict[str, str] = field(default_factory=dict)
+    disabled: dict[str, str] = field(default_factory=dict)
 
     def add(self, store: Store, outcome: Outcome) -> None:
         """Count one batch."""
@@ -86,6 +88,9 @@ def drain(
         except HousekeepingError as error:
             drained.fail(name, error.one_line)
             continue
+        if store.disabled is not None:
+            drained.disabled[name] = store.disabled
+            continue
         while name not in drained.unavailable and may_go_on():
             entries = take(connection, name, now=clock(), run_id=run_id)
             if not entries:
@@ -103,10 +108,14 @@ def _stores_with_work(connection: sa.Connection, now: datetime, run_id: str | No
     return found
 
 
-def count_due(connection: sa.Connection, now: datetime, *, limit: int | None = None) -> int:
-    """How many entries are due; counts no further than `limit`."""
-    due = sa.select(file_outbox.c.id).where(file_outbox.c.next_attempt_at <= now).limit(limit).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(due)) or 0
+def count_due(
+    connection: sa.Connection, now: datetime, *, limit: int | None = None, without: Collection[str] = ()
+) -> int:
+    """How many entries are due, but for those of the stores `without`; counts no further than `limit`."""
+    due = sa.select(file_outbox.c.id).where(
+        file_outbox.c.next_attempt_at <= now, file_outbox.c.store.not_in(sorted(without))
+    )
+    return connection.scalar(sa.select(sa.func.count()).select_from(due.limit(limit).subquery())) or 0
 
 
 def stuck(connection: sa.Connection) -> list[tuple[str, str]]:

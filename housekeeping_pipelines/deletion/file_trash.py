@@ -58,11 +58,17 @@ def count_files(connection: sa.Connection, *, before: datetime, run_id: str | No
 
 @dataclass
 class PurgedFiles:
-    """What a purge removed: files by store, their bytes; and those that stayed, name -> reason."""
+    """What a purge removed: files by store, and their bytes.
+
+    Attributes:
+        failed: `store/name in the trash` -> why it stayed.
+        disabled: stores from which nothing is removed, with the reason.
+    """
 
     removed: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    disabled: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: PurgedFiles) -> None:
         """Add what one transaction recorded."""
@@ -70,6 +76,7 @@ class PurgedFiles:
             self.removed[store] = self.removed.get(store, 0) + count
         self.bytes += other.bytes
         self.failed |= other.failed
+        self.disabled |= other.disabled
 
 
 def purge_files(
@@ -100,7 +107,15 @@ def purge_files(
         part = PurgedFiles()
         for store in sorted({row.store for row in found}):
             mine = {row.trash_name: row for row in found if row.store == store}
-            removed, absent, reasons = _remove(store_of, store, mine)
+            try:
+                opened = store_of(store)
+            except HousekeepingError as error:
+                part.failed |= {f"{store}/{name}": error.one_line for name in mine}
+                continue
+            if opened.disabled is not None:
+                part.disabled[store] = opened.disabled
+                continue
+            removed, absent, reasons = _remove(opened, mine)
             part.failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
             ids = [mine[name].id for name in removed | absent]
             connection.execute(sa.delete(trashed_files).where(is_one_of(trashed_files.c.id, ids)))
@@ -113,11 +128,9 @@ def purge_files(
     return purged
 
 
-def _remove(
-    store_of: StoreOf, store: str, names: Mapping[str, object]
-) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
+def _remove(store: Store, names: Mapping[str, object]) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
     try:
-        removal = store_of(store).storage.remove(sorted(names))
+        removal = store.storage.remove(sorted(names))
     except HousekeepingError as error:
         return frozenset(), frozenset(), dict.fromkeys(names, error.one_line)
     return removal.removed, removal.absent, removal.failed

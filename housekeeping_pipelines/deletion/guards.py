@@ -3,6 +3,7 @@
 - paused: deletion is paused, by the setting or by `housekeeping pause` (`check_not_paused`; `is_paused` ends a run that
   is in progress before its next batch).
 - clock: ours differs from the server's, so that no age is known (`check_may_start`, which asks for a pause, too).
+- disabled: a setting says that nothing is removed from a store (`check_enabled`).
 - privileges: the database user may not delete the rows, or could not restore them (`check_privileges`).
 - publications: a table is published and nothing identifies its rows (`check_published`).
 - rehearsal: an undo would not bring a row back (`deletion.rehearsal`).
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
+    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import Table
 
@@ -71,6 +73,17 @@ def check_may_start(run: Run) -> None:
     check_not_paused(run.connection, by_setting=run.paused_by_setting)
     if run.compares_clocks and (problem := clock_problem(run.connection, run.clock())) is not None:
         raise Refused(problem.message, hint=problem.hint)
+
+
+def check_enabled(store: Store) -> None:
+    """
+    Raises:
+        Refused: nothing is to be removed from the store.
+    """
+    if store.disabled is not None:
+        raise Refused(
+            f"{store.disabled}: nothing is removed from {store.name}", hint="set it to true, or make a dry run"
+        )
 
 
 def is_paused(connection: sa.Connection) -> bool:

@@ -67,6 +67,7 @@ class Store:
     Attributes:
         trash_prefix: the folder that keeps removed objects until they expire, at the root of each volume; None removes
             them permanently.
+        disabled: why nothing is removed from it, nor from its trash; None: it is.
         trash_folder: where such a folder is looked for, also while nothing is moved there now.
     """
 
@@ -75,6 +76,7 @@ class Store:
     trash_prefix: str | None
     uses: Uses
     trash_folder: str | None = None
+    disabled: str | None = None
 
     def trash_name(self, run_id: str, name: str) -> str | None:
         """Where an object goes that a run removes; None if it goes for good."""

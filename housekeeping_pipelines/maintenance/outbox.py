@@ -12,6 +12,7 @@ from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
 from housekeeping_pipelines.migrations import HEAD, current_revision
+from housekeeping_pipelines.stores.stores import Stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ def drain_outbox(
     tally.failed_count = drained.failed_count
     unavailable = drained.unavailable.items()
     tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in unavailable]
+    tally.warnings += [f"{store}: {reason}; its files wait in the outbox" for store, reason in drained.disabled.items()]
     tally.warnings += [f"{item} still cannot be removed: {reason}" for item, reason in left]
     return tally.report(run, ending)
 
@@ -71,4 +73,4 @@ def probe_due(settings: Settings) -> int:
     with probe(settings) as connection:
         if current_revision(connection) != HEAD:
             return 0
-        return count_due(connection, utc_now(), limit=PROBE_LIMIT)
+        return count_due(connection, utc_now(), limit=PROBE_LIMIT, without=Stores(settings).disabled)

@@ -169,6 +169,7 @@ def purge_trash(
     tally.deleted, tally.deleted_bytes = _sum(purged.rows, purged.files.removed), purged.files.bytes
     if purged.being_undone:
         tally.warnings.append(f"an undo is going on, which keeps what is left of run {', '.join(purged.being_undone)}")
+    tally.warnings += [f"{reason}: the trash of {name} stays" for name, reason in purged.files.disabled.items()]
     for name, reason in purged.files.failed.items():
         tally.fail(name, reason)
     return tally.report(run, ending)

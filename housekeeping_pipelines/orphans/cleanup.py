@@ -58,6 +58,8 @@ def clean_store(run: Run, *, stores: Stores, search: Search, limits: Limits) -> 
     store, uses = stores[search.store], stores.uses(search.store)
     kind = Kind(search.prefix(stores.folder(search.store)), search.pattern, search.recursive)
     guards.check_may_start(run)
+    if not run.dry_run:
+        guards.check_enabled(store)
     now = run.clock()
     # A table of the trash must not be dropped while it is searched for references.
     with shared_lock(run.connection, MIRRORS_LOCK):

@@ -177,9 +177,16 @@ def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
         ORPHAN_OBJECTS: settings.cleanup_orphan_objects_cron,
         ORPHAN_VECTORS: settings.cleanup_orphan_vectors_cron,
     }
+    disabled = None if settings.storage_cleanup_enabled else "STORAGE_CLEANUP_ENABLED is false"
     return Capability(
         tasks=(ORPHAN_DOCUMENTS, ORPHAN_MEDIA, ORPHAN_OBJECTS, ORPHAN_VECTORS),
-        schedules=(*(schedule(task.job, cron, settings) for task, cron in daily.items()), *media.schedules),
+        schedules=(
+            *(
+                schedule(task.job, cron, settings, disabled_reason=disabled if task is ORPHAN_OBJECTS else None)
+                for task, cron in daily.items()
+            ),
+            *media.schedules,
+        ),
         sensors=media.sensors,
         checks=(check_orphans,),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
-from housekeeping_pipelines.postgres.embedded import create_database, embedded_server
+from housekeeping_pipelines.postgres.embedded import create_database, embedded_server, has_cluster, has_database
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -32,6 +32,33 @@ def platform_url(settings: Settings) -> sa.URL:
         ConfigurationError, Unavailable: the embedded server cannot be used; see `embedded_server`.
     """
     return (settings.database_url or _embedded(settings, _PLATFORM)).set(drivername=PLATFORM_DRIVER)
+
+
+def platform_name(settings: Settings) -> str:
+    """The platform's database in words, for a command that acts on it: with its server, and without a password."""
+    url = settings.database_url
+    if url is None:
+        return f"the embedded PostgreSQL in {settings.housekeeping_home}"
+    host = url.host or url.query.get("host") or "the local server"
+    port = f":{url.port}" if url.port else ""
+    return f"the database {url.database} on {host if isinstance(host, str) else ', '.join(host)}{port}"
+
+
+def require_platform(settings: Settings) -> None:
+    """Make sure that there is a platform's database, for a command that must not make one.
+
+    Raises:
+        ConfigurationError: DATABASE_URL is unset, and no embedded server has the platform's database here.
+        Unavailable: the embedded server does not answer.
+    """
+    if settings.database_url is None and not (
+        has_cluster(settings.housekeeping_home)
+        and has_database(embedded_server(settings.housekeeping_home).url("postgres"), _PLATFORM)
+    ):
+        raise ConfigurationError(
+            f"there is no platform in {settings.housekeeping_home}, and DATABASE_URL is unset",
+            hint="run it in the folder of your installation or below it, or set DATABASE_URL or HOUSEKEEPING_HOME",
+        )
 
 
 def dagster_url(settings: Settings) -> sa.URL:

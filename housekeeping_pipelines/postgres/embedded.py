@@ -133,6 +133,22 @@ def embedded_server(
         raise _explain(message, folder, error.errno) from error
 
 
+def has_cluster(home: Path) -> bool:
+    """Whether an embedded server has ever been started with this home."""
+    # Root may have made it a link to where only root looks.
+    return os.path.lexists(home / "postgres" / "data")
+
+
+def has_database(server: sa.URL, name: str) -> bool:
+    """Whether the server of that address has a database of this name.
+
+    Raises:
+        psycopg.Error: the server cannot be reached.
+    """
+    with _connect(server) as connection:
+        return bool(connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount)
+
+
 def create_database(server: sa.URL, name: str) -> None:
     """Create the database `name` on the server of that address if it is absent; concurrent calls are safe.
 

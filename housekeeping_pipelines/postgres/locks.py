@@ -28,8 +28,9 @@ def task_lock(connection: sa.Connection, task: str) -> Iterator[bool]:
 
     The connection must not be in a transaction, and is in none when the block begins.
     """
-    numbers = {"namespace": _NAMESPACE, "number": _number(f"task {task}")}
-    taken = bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:namespace, :number)"), numbers))
+    name = f"task {task}"
+    numbers = {"namespace": _NAMESPACE, "number": _number(name)}
+    taken = try_session_lock(connection, name)
     connection.commit()
     try:
         yield taken
@@ -86,15 +87,30 @@ def locks_to_be_had(connection: sa.Connection, names: Collection[str]) -> Iterat
             connection.commit()
 
 
+def try_session_lock(connection: sa.Connection, name: str) -> bool:
+    """Take a lock for the rest of the session, without waiting; whether it was to be had."""
+    numbers = {"namespace": _NAMESPACE, "number": _number(name)}
+    return bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:namespace, :number)"), numbers))
+
+
 def is_locked(connection: sa.Connection, name: str) -> bool:
     """Whether any session of this database holds a lock."""
-    statement = sa.text(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND classid::bigint = :namespace AND objid::bigint = :number)"
-    )
+    return bool(holders(connection, name))
+
+
+def holders(connection: sa.Connection, name: str) -> list[str]:
+    """The application names of the sessions of this database that hold a lock; empty where they may not be known."""
     # pg_locks shows the two integers without their signs.
-    return bool(connection.scalar(statement, {"namespace": _NAMESPACE, "number": _number(name) % 2**32}))
+    numbers = {"namespace": _NAMESPACE, "number": _number(name) % 2**32}
+    return [each or "" for each in connection.scalars(_HOLDERS, numbers)]
+
+
+_HOLDERS = sa.text(
+    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND l.classid::bigint = :namespace AND l.objid::bigint = :number"
+)
 
 
 def lock_for_transaction(name: str, *, shared: bool = False) -> sa.Select[tuple[None]]:

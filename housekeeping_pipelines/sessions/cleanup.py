@@ -53,7 +53,7 @@ def cleanup_files(
             uses.check_not_sample(run.connection)
 
     def policy(catalog: Catalog, now: datetime) -> RowPolicy:
-        return expired_sessions(Platform(catalog, config), now, expiry)
+        return expired_sessions(Platform(catalog, config), now, expiry, uses.may_mean)
 
     report = delete_rows(run, policy, limits, kind=SessionReport)
     if run.dry_run:
@@ -92,6 +92,7 @@ def _with_files(report: SessionReport, drained: DrainResult) -> SessionReport:
     warnings = [
         f"storage is unavailable, its files wait in the outbox: {reason}" for reason in drained.unavailable.values()
     ]
+    warnings += [f"{reason}: the files wait in the outbox" for reason in drained.disabled.values()]
     failed = (*report.failed, *(FailedItem(item, reason) for item, reason in drained.failed.items()))
     failed_count = report.failed_count + drained.failed_count
     status = "partial" if report.status == "succeeded" and drained.failed_count else report.status

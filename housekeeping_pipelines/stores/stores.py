@@ -68,16 +68,22 @@ class Stores:
         return self._folders[name].path
 
     @property
+    def disabled(self) -> dict[str, str]:
+        """The stores from which nothing is removed, with the reason."""
+        return {} if self.settings.storage_cleanup_enabled else {BUCKET: "STORAGE_CLEANUP_ENABLED is false"}
+
+    @property
     def _folders(self) -> Folders:
         return Folders(self.settings)
 
     def _open(self, name: str) -> Store:
         settings, folders = self.settings, self._folders
+        disabled = self.disabled.get(name)
         if name not in folders:
             raise ConfigurationError(f"there is no store {name!r}", hint=f"the stores are {', '.join(STORES)}")
         if name == BUCKET and settings.supabase_url is not None:
             prefix = settings.storage_trash_prefix or None if settings.trash_retention_days else None
-            return Store(name, self.bucket, prefix, self.uses(name), settings.storage_trash_prefix or None)
+            return Store(name, self.bucket, prefix, self.uses(name), settings.storage_trash_prefix or None, disabled)
         path, variable = folders[name]
         if variable is None:
             # The stand-in for a store that is not configured is an empty folder.
@@ -90,7 +96,7 @@ class Stores:
             without=folders.within(name),
         )
         prefix = TRASH_FOLDER if settings.trash_retention_days else None
-        return Store(name, storage, prefix, self.uses(name), TRASH_FOLDER)
+        return Store(name, storage, prefix, self.uses(name), TRASH_FOLDER, disabled)
 
     @cached_property
     def bucket(self) -> ObjectStorage:

@@ -1,30 +1,38 @@
 """The resources of the ops: the platform's database, its stores and vectors, and the observer."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from pydantic import Field
 
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.execution.database import Database
 from housekeeping_pipelines.execution.progress import LogObserver, Observer
 from housekeeping_pipelines.resources.vectors import Vectors
-from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.settings import Settings, load_settings
 from housekeeping_pipelines.stores.stores import Stores
+
+# The settings of whoever queued a run, as JSON: they hold for it, whatever the process that does it has.
+SETTINGS_TAG = "housekeeping/settings"
+
+
+def settings_of(context: dg.InitResourceContext) -> Settings:
+    """The settings of a run: those of this process, and what travels with the run."""
+    tags = context.run.tags if context.run is not None else {}
+    return load_settings(overrides=json.loads(tags.get(SETTINGS_TAG, "{}")))
 
 
 class DatabaseResource(dg.ConfigurableResource[Database]):
     """The platform's database: DATABASE_URL, or an embedded PostgreSQL where it is unset.
 
-    The address is read in the process that uses it, so that the code location holds no secret.
+    The address is read in the process that uses it, so that the code location holds no secret. Nothing of it is run
+    configuration: a run acts on the database that the installation names, and on no other.
     """
-
-    variable: str = Field(default="DATABASE_URL", description="The environment variable that holds the address.")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Database]:
-        settings = load_settings()
+        settings = settings_of(context)
         logs.configure(settings, to_stderr=False)
         database = Database(settings)
         yield database
@@ -34,17 +42,13 @@ class DatabaseResource(dg.ConfigurableResource[Database]):
 class ObjectStorageResource(dg.ConfigurableResource[Stores]):
     """The folders of uploads and media, and the bucket: Supabase, or a folder where SUPABASE_URL is unset.
 
-    Addresses and keys are read in the process that uses them, so that the code location holds no secret.
+    DIRECT_UPLOADS_PATH, MEDIA_PATH, SUPABASE_URL, SUPABASE_KEY and SUPABASE_BUCKET say where they are, and are read in
+    the process that uses them, so that the code location holds no secret.
     """
-
-    variables: str = Field(
-        default="DIRECT_UPLOADS_PATH, MEDIA_PATH, SUPABASE_URL, SUPABASE_KEY, SUPABASE_BUCKET",
-        description="The environment variables that say where they are.",
-    )
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Stores]:
-        stores = Stores(load_settings())
+        stores = Stores(settings_of(context))
         yield stores
         stores.close()
 
@@ -52,17 +56,13 @@ class ObjectStorageResource(dg.ConfigurableResource[Stores]):
 class VectorStoreResource(dg.ConfigurableResource[Vectors]):
     """The vector store, pgvector in the platform's database where VECTOR_STORE_URL is unset, and the embedder.
 
-    Addresses and keys are read in the process that uses them, so that the code location holds no secret.
+    VECTOR_STORE_URL, EMBEDDING_BASE_URL, EMBEDDING_API_KEY and EMBEDDING_MODEL say where they are, and are read in the
+    process that uses them, so that the code location holds no secret.
     """
-
-    variables: str = Field(
-        default="VECTOR_STORE_URL, EMBEDDING_BASE_URL, EMBEDDING_API_KEY, EMBEDDING_MODEL",
-        description="The environment variables that say where they are.",
-    )
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Vectors]:
-        yield Vectors(load_settings())
+        yield Vectors(settings_of(context))
 
 
 class ObserverResource(dg.ConfigurableResource[Observer]):

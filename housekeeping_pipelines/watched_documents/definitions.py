@@ -16,11 +16,12 @@ from housekeeping_pipelines.execution.progress import Observer
 from housekeeping_pipelines.execution.report import Report
 from housekeeping_pipelines.execution.run import Run
 from housekeeping_pipelines.resources.vectors import Vectors
-from housekeeping_pipelines.settings import Settings, load_settings
+from housekeeping_pipelines.settings import Settings
 from housekeeping_pipelines.tasks.capability import Capability
 from housekeeping_pipelines.tasks.config import TaskConfig
 from housekeeping_pipelines.tasks.jobs import Task, due_sensor
 from housekeeping_pipelines.tasks.reporting import run_task
+from housekeeping_pipelines.tasks.resources import settings_of
 from housekeeping_pipelines.watched_documents.checks import check_watched_documents
 from housekeeping_pipelines.watched_documents.report import SyncReport
 from housekeeping_pipelines.watched_documents.sources.opening import Sources
@@ -69,16 +70,14 @@ def sync_watched_documents(
 
 
 class SourcesResource(dg.ConfigurableResource[Sources]):
-    """Where watched documents come from; each source is opened when a document first needs it."""
+    """Where watched documents come from; each source is opened when a document first needs it.
 
-    variables: str = Field(
-        default="FETCH_ALLOWED_HOSTS, COLLECTOR_URL, and each source's credentials",
-        description="The environment variables that say how they are reached.",
-    )
+    FETCH_ALLOWED_HOSTS, COLLECTOR_URL and each source's credentials say how they are reached.
+    """
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Sources]:
-        sources = Sources(load_settings())
+        sources = Sources(settings_of(context))
         yield sources
         sources.close()
 

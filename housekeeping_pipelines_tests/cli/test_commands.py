@@ -10,9 +10,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.cli import launch
+from housekeeping_pipelines.definitions import defs
+from housekeeping_pipelines.postgres.locks import is_locked
+from housekeeping_pipelines.settings import load_settings
+from housekeeping_pipelines.tasks.reporting import read_reports
+from housekeeping_pipelines.tasks.resources import SETTINGS_TAG
 from housekeeping_pipelines_tests.support import (
     MESSAGES_EACH,
     OLD_CONVERSATIONS,
@@ -61,7 +68,7 @@ def test_a_day_of_housekeeping_and_its_undo(engine: sa.Engine, installation: Ins
     assert undone["run_id"] == result["run_id"]
     assert undone["conflicts"] == []
     assert rows(engine) == before
-    assert installation.json("trash", "list") == {"runs": []}
+    assert installation.json("trash", "list")["runs"] == []
 
 
 def test_a_dry_run_names_everything_and_changes_nothing(engine: sa.Engine, installation: Installation) -> None:
@@ -127,16 +134,143 @@ def test_holds_and_the_kill_switch(engine: sa.Engine, installation: Installation
     assert report["deleted"]["conversations"] == OLD_CONVERSATIONS - 1
     assert report["skipped"]["held"] == 1
     assert [h["id"] for h in installation.json("hold", "list")["holds"]] == [hold["id"]]
-    assert installation.json("hold", "remove", str(hold["id"])) == {"removed": hold["id"]}
+    assert installation.json("hold", "remove", str(hold["id"]))["removed"] == hold["id"]
     assert installation.run("hold", "remove", str(hold["id"])).returncode == 2
 
-    assert installation.json("pause", "--reason", "migration") == {"paused": True}
+    assert installation.json("pause", "--reason", "migration")["paused"] is True
     refused = installation.run("run", "delete_old_conversations")
     assert refused.returncode == 3
     assert "paused: migration" in refused.stdout
-    assert installation.json("resume") == {"paused": False}
+    assert installation.json("resume")["paused"] is False
     assert installation.json("run", "delete_old_conversations")["deleted"]["conversations"] == 1
     assert installation.run("run", "delete_old_conversations", HOUSEKEEPING_PAUSED="true").returncode == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("pause",), ("resume",), ("undo", "abc"), ("trash", "list"), ("hold", "list"), ("hold", "remove", "1"),
+        ("hold", "add", "user:1", "--until", "2999-01-01", "--reason", "case"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_beside_an_installation_nothing_is_made_and_the_command_says_so(
+    installation: Installation, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    environ = {name: value for name, value in installation.environ.items() if name != "DATABASE_URL"}
+    done = Installation(beside, installation.command, environ).run(*command)
+    assert done.returncode == 2
+    assert f"there is no platform in {beside}/.housekeeping, and DATABASE_URL is unset" in " ".join(done.stderr.split())
+    assert list(beside.iterdir()) == []
+
+
+def test_commands_name_the_database_that_they_acted_on(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    run = installation.json("run", "delete_old_conversations")["run_id"]
+    hold = ("hold", "add", "user:1", "--until", "2999-01-01", "--reason", "case")
+    for command in (("pause",), ("resume",), ("trash", "list"), hold, ("hold", "list"), ("undo", run)):
+        assert f"the database {engine.url.database} on " in installation.json(*command)["database"], command
+        assert f"the database {engine.url.database}" in " ".join(installation.run(*command).stdout.split()), command
+
+
+def test_an_installation_is_used_from_the_folders_below_it(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    home = installation.directory
+    (home / ".env").write_text(f"DATABASE_URL='{installation.environ['DATABASE_URL']}'\n")
+    below = home / "a" / "b"
+    below.mkdir(parents=True)
+    environ = {name: value for name, value in installation.environ.items() if name != "DATABASE_URL"}
+    there = Installation(below, installation.command, environ)
+    assert there.json("pause")["paused"] is True
+    assert there.run("run", "delete_old_conversations").returncode == 3
+    assert installation.run("run", "delete_old_conversations").returncode == 3
+    assert list(below.iterdir()) == []
+
+
+@pytest.mark.parametrize("resource", ["database", "stores", "vectors", "sources"])
+def test_a_run_cannot_be_given_another_database_or_store(resource: str) -> None:
+    """Nor can it be asked for one in vain."""
+    job = defs.resolve_job_def("delete_old_conversations_job")
+    config = {"resources": {resource: {"config": {"variable": "OTHER_URL"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="variable"):
+        dg.validate_run_config(job, config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "left"),
+    [
+        ({"DRY_RUN": "true"}, "succeeded", 20),
+        ({"HOUSEKEEPING_PAUSED": "true"}, "refused", 20),
+        ({"CONVERSATION_RETENTION_DAYS": "150"}, "succeeded", 20),
+        ({"TRASH_RETENTION_DAYS": "0"}, "succeeded", 14),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else str(each),
+)
+def test_the_settings_of_who_queued_a_run_hold_for_it(
+    engine: sa.Engine,
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    status: str,
+    left: int,
+) -> None:
+    make_platform(engine)
+    monkeypatch.setenv("DATABASE_URL", installation.environ["DATABASE_URL"])
+    monkeypatch.chdir(installation.directory)
+    job = defs.resolve_job_def("delete_old_conversations_job")
+    with dg.DagsterInstance.ephemeral() as instance:
+        tags = {SETTINGS_TAG: json.dumps(settings)}
+        result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        report = read_reports(instance, result.run_id)["delete_old_conversations"]
+    assert (report.status, rows(engine)["conversations"]) == (status, left)
+    assert bool(report.for_good) == ("TRASH_RETENTION_DAYS" in settings)
+
+
+def test_a_queued_run_has_the_settings_of_who_queued_it(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    settings = load_settings(installation.directory, {**installation.environ, "DRY_RUN": "true"})
+    launch.queue(settings, "delete_old_conversations_job", {})
+    (command,) = asked
+    tags = json.loads(command[command.index("--tags") + 1])
+    assert json.loads(tags[SETTINGS_TAG])["DRY_RUN"] == "true"
+
+
+def test_a_second_scheduler_is_refused_as_long_as_the_first_lives(
+    engine: sa.Engine, installation: Installation
+) -> None:
+    first = (
+        "import os, sys, sqlalchemy as sa\n"
+        "from housekeeping_pipelines.postgres.process_lock import hold\n"
+        "hold(sa.make_url(sys.argv[1]), 'scheduler', setting='DATABASE_URL')\n"
+        "os.execv(sys.executable, [sys.executable, '-c', 'print(1, flush=True); input()'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", first, engine.url.render_as_string(hide_password=False)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.read(2) == b"1\n"
+    try:
+        for command in (("run-scheduler",), ("dev", "--port", "1")):
+            done = installation.run(*command)
+            assert done.returncode == 3
+            assert f"a scheduler is running on the database {engine.url.database} already" in done.stderr
+            assert str(process.pid) in done.stderr
+    finally:
+        process.kill()
+        process.communicate()
+    with engine.connect() as connection:
+        until(lambda: not is_locked(connection, "scheduler"), seconds=20)
 
 
 def test_a_second_run_of_a_task_is_skipped_with_a_reason(engine: sa.Engine, installation: Installation) -> None:

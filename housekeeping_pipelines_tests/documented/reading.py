@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "housekeeping_pipelines"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# The folder of an installation that is described and never used.
+NOWHERE = Path(tempfile.gettempdir(), "housekeeping-documented")
 
 NUMBER_WORDS = {"half": 0.5, "half a": 0.5, "a": 1, "an": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import typing
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from housekeeping_pipelines.application.config import HousekeepingConfig, Retent
 from housekeeping_pipelines.capabilities import assemble
 from housekeeping_pipelines.settings import Settings, load_settings
 from housekeeping_pipelines.tasks.config import GIGABYTE
-from housekeeping_pipelines_tests.documented.reading import bounds, named, table_of, text_of
+from housekeeping_pipelines_tests.documented.reading import NOWHERE, bounds, named, table_of, text_of
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.tasks.jobs import Task
@@ -32,7 +31,10 @@ RULE = RetentionRule.model_validate(
 @cache
 def tasks() -> dict[str, Task]:
     """Every task by its name, a rule among them by what the documents call it."""
-    found = assemble(load_settings(Path("/"), environ={}), HousekeepingConfig(retention=[RULE])).tasks
+    found = assemble(
+        load_settings(NOWHERE, environ={}),
+        HousekeepingConfig(retention=[RULE]),
+    ).tasks
     return {OWN_RULES if name == RULE.task else name: task for name, task in found.items()}
 
 

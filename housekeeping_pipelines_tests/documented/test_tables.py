@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +14,12 @@ from housekeeping_pipelines.capabilities import assemble
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.checking import Surroundings
 from housekeeping_pipelines.settings import load_settings
-from housekeeping_pipelines_tests.documented.reading import ROOT, named, table_of, text_of
+from housekeeping_pipelines_tests.documented.reading import NOWHERE, ROOT, named, table_of, text_of
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-REGISTRY = assemble(load_settings(Path("/"), environ={}), HousekeepingConfig())
+REGISTRY = assemble(load_settings(NOWHERE, environ={}), HousekeepingConfig())
 CAPABILITIES = REGISTRY.capabilities
 
 
@@ -91,7 +90,7 @@ def test_the_required_columns_are_enough(engine: sa.Engine) -> None:
         }
         with engine.connect() as connection:
             surroundings = Surroundings(
-                load_settings(Path("/"), environ={}),
+                load_settings(NOWHERE, environ={}),
                 HousekeepingConfig.model_validate({"tables": mapping}),
                 connection,
                 datetime.now(UTC),

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.application.platform import Platform
+from housekeeping_pipelines.deletion.drain import count_due
 from housekeeping_pipelines.deletion.file_outbox import take
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import add_hold, add_name_hold
@@ -116,6 +117,41 @@ def test_without_storage_cleanup_neither_files_nor_the_rows_that_own_them_go(wor
     assert (sessions(world), world.files("bucket")) == (["with file"], ["with file/a.pdf"])
 
 
+def test_without_storage_cleanup_nothing_is_removed_from_the_bucket_by_any_task(world: World) -> None:
+    world.session("old", "old/a.pdf")
+    world.session("live", "live/b.pdf", idle=timedelta(0))
+    for name in ("old/a.pdf", "live/b.pdf", "lost.pdf", "older.pdf"):
+        world.put("bucket", name)
+    world.put("media", "lost.jpg")
+    world.clean("bucket", run_id="run-0", max_files=1)
+    (left,) = {"lost.pdf", "older.pdf"} & {*world.files("bucket")}
+    sql(
+        world.engine,
+        "INSERT INTO housekeeping.file_outbox (run_id, task, store, name, queued_at, next_attempt_at)"
+        f" VALUES ('run-1', 'task', 'bucket', '{left}', '{NOW}', '{NOW}')",
+    )
+    world.environ["STORAGE_CLEANUP_ENABLED"] = "false"
+    before = sorted(str(path) for path in (world.home / "bucket").rglob("*"))
+    refused = world.clean("bucket", run_id="run-2")
+    assert (refused.status, refused.error_type) == ("refused", "Refused")
+    assert "STORAGE_CLEANUP_ENABLED is false: nothing is removed from bucket" in refused.message
+    assert world.clean("bucket", run_id="run-2", dry_run=True).status == "succeeded"
+    drained = world.drain()
+    assert (drained.deleted, drained.warnings) == (
+        {},
+        ("bucket: STORAGE_CLEANUP_ENABLED is false; its files wait in the outbox",),
+    )
+    purged = world.purge()
+    assert "STORAGE_CLEANUP_ENABLED is false: the trash of bucket stays" in purged.warnings
+    assert sorted(str(path) for path in (world.home / "bucket").rglob("*")) == before
+    # It is about the bucket alone.
+    assert "STORAGE_CLEANUP_ENABLED" not in world.clean("media", run_id="run-3").message
+    with world.engine.connect() as connection:
+        assert count_due(connection, world.now, without=world.stores.disabled) == 0
+    del world.environ["STORAGE_CLEANUP_ENABLED"]
+    assert world.drain().deleted == {"bucket": 1}
+
+
 def test_a_file_that_another_session_names_too_stays(world: World) -> None:
     world.session("old", "shared/a.pdf", "/old/b.pdf")
     world.session("new", "/shared/a.pdf", idle=timedelta(0))
@@ -139,12 +175,28 @@ def test_a_hold_keeps_a_session_or_one_of_its_objects(world: World, subject: str
         else:
             add_name_hold(connection, type="object", store="bucket", names=["old/a.pdf"], **given)
     world.end_sessions()
-    if subject == "session":
-        assert (sessions(world), world.files("bucket")) == (["old"], ["old/a.pdf", "old/b.pdf"])
-    else:
-        assert (sessions(world), world.files("bucket"), waiting(world)) == ([], ["old/a.pdf"], ["old/a.pdf"])
-        world.now += 2 * DAY
-        assert world.drain().deleted == {"bucket": 1}
+    # The rows say what a held object is, and whose.
+    assert world.end_sessions(dry_run=True).would_delete == {}
+    report = world.end_sessions()
+    assert (report.skipped["held"], report.deleted) == (1, {})
+    assert (sessions(world), world.files("bucket"), waiting(world)) == (["old"], ["old/a.pdf", "old/b.pdf"], [])
+    world.now += 2 * DAY
+    assert world.end_sessions(run_id="run-2").deleted["bucket"] == 2
+
+
+@pytest.mark.parametrize("held", ["old/", "old/my file.pdf"])
+def test_a_held_object_keeps_its_session_however_the_row_names_it(world: World, held: str) -> None:
+    world.session("old", "https://abc.supabase.co/storage/v1/object/public/documents/old/my%20file.pdf")
+    world.session("gone", "gone/b.pdf")
+    for name in ("old/my file.pdf", "gone/b.pdf"):
+        world.put("bucket", name)
+    with world.engine.begin() as connection:
+        add_name_hold(
+            connection, type="object", store="bucket", names=[held], subject=held, until=NOW + DAY, reason="case",
+            now=NOW,
+        )  # fmt: skip
+    assert world.end_sessions().skipped["held"] == 1
+    assert (sessions(world), world.files("bucket")) == (["old"], ["old/my file.pdf"])
 
 
 def test_storage_that_is_down_is_a_warning_and_the_files_follow(remote: World, far: StorageServer) -> None:

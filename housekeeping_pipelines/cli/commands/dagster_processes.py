@@ -36,6 +36,7 @@ def dev(
 ) -> None:
     """Open the Dagster web UI, with schedules and sensors ticking, until Ctrl-C."""
     settings = _prepare()
+    _be_the_only_scheduler(settings)
     _become(settings, "dagster", "dev", "--host", host, "--port", str(port))
 
 
@@ -62,6 +63,7 @@ def run_scheduler(
         overrides["SYNC_WATCHED_DOCUMENTS_INTERVAL_SECONDS"] = str(sync_interval)
     os.environ[OVERRIDES_VARIABLE] = json.dumps(overrides)
     settings = _prepare()
+    _be_the_only_scheduler(settings)
     _become(settings, "dagster._daemon", "run")
 
 
@@ -77,6 +79,18 @@ def _prepare() -> Settings:
     import housekeeping_pipelines.definitions  # noqa: F401 - finds a wrong rule now, not in the daemon
 
     return settings
+
+
+def _be_the_only_scheduler(settings: Settings) -> None:
+    """
+    Raises:
+        Refused: another one ticks on the platform's database or on Dagster's, and would start the same runs.
+    """
+    from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
+    from housekeeping_pipelines.postgres.process_lock import hold
+
+    hold(platform_url(settings), "scheduler", setting="DATABASE_URL")
+    hold(dagster_url(settings), "scheduler", setting="DAGSTER_PG_URL")
 
 
 def _become(settings: Settings, module: str, *arguments: str) -> NoReturn:

@@ -51,8 +51,8 @@ def add(
                 connection, type=type_, store=store, names=names or [name], subject=subject, until=moment,
                 reason=reason, now=utc_now(),
             )  # fmt: skip
-            _print_hold(hold, subject, json_=json_, exists=bool(names) or None)
-            if not names:
+            _print_hold(settings, hold, subject, json_=json_, exists=bool(names) or None)
+            if not names and not json_:
                 output.echo(
                     f"[yellow]![/] storage does not answer: whether {store} has {output.escape(name)} is unknown."
                 )
@@ -69,7 +69,7 @@ def add(
             now=utc_now(),
         )
         exists = _exists(connection, table, key)
-    _print_hold(hold, subject, json_=json_, exists=exists)
+    _print_hold(settings, hold, subject, json_=json_, exists=exists)
     if not exists and not json_:
         output.echo(f"[yellow]![/] {table.label} has no such row; it may be in the trash: `housekeeping trash list`.")
 
@@ -83,7 +83,7 @@ def list_(json_: Json = False) -> None:
     with session.platform_connection(settings) as connection:
         holds = list_holds(connection)
     if json_:
-        output.as_json({"holds": [_as_dict(hold) for hold in holds]})
+        output.as_json({"database": session.platform_name(settings), "holds": [_as_dict(hold) for hold in holds]})
     elif holds:
         now = utc_now()
         rows = [
@@ -91,8 +91,10 @@ def list_(json_: Json = False) -> None:
             for h in holds
         ]
         output.table(["hold", "subject", "until (UTC)", "reason"], rows)
+        session.echo_platform(settings)
     else:
         output.echo("Nothing is held.")
+        session.echo_platform(settings)
 
 
 @app.command()
@@ -107,9 +109,10 @@ def remove(
         if not remove_hold(connection, hold_id):
             raise ConfigurationError(f"there is no hold {hold_id}", hint="see `housekeeping hold list`")
     if json_:
-        output.as_json({"removed": hold_id})
+        output.as_json({"removed": hold_id, "database": session.platform_name(settings)})
     else:
         output.echo(f"Hold {hold_id} is removed.")
+        session.echo_platform(settings)
 
 
 def parse_until(text: str, now: datetime) -> datetime:
@@ -195,11 +198,13 @@ def _names(settings: Settings, store: str, name: str) -> Sequence[str]:
         stores.close()
 
 
-def _print_hold(hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:
+def _print_hold(settings: Settings, hold: Hold, subject: str, *, json_: bool, exists: bool | None = None) -> None:
     if json_:
-        output.as_json(_as_dict(hold) | ({} if exists is None else {"exists": exists}))
+        where = {"database": session.platform_name(settings)}
+        output.as_json(_as_dict(hold) | where | ({} if exists is None else {"exists": exists}))
     else:
         output.echo(f"{output.escape(subject)} is held until {hold.until:%Y-%m-%d %H:%M} UTC (hold {hold.id}).")
+        session.echo_platform(settings)
 
 
 def _exists(connection: sa.Connection, table: Table, key: tuple[str, ...]) -> bool:

@@ -93,11 +93,13 @@ def undo(
 ) -> int:
     """Restore from the trash what a run deleted."""
     settings = session.start()
+    session.require_platform(settings)
     ops = {"undo": launch.check_config("undo", {"run_id": run_id})}
     outcome = launch.run_here(settings, "undo_job", ops, names=False)
     report = outcome.reports["undo"]
     if not json_:
         output.report(report)
+        session.echo_platform(settings)
     else:
         document = report.to_dict()
         error = {}
@@ -108,6 +110,7 @@ def undo(
                 "run_id": document["undone_run_id"],
                 "restored": document["restored"],
                 "conflicts": document["conflicts"],
+                "database": session.platform_name(settings),
                 "report": document,
             }
             | error

@@ -14,6 +14,7 @@ from housekeeping_pipelines.execution.wording import in_units
 
 if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.trash import TrashedRun
+    from housekeeping_pipelines.settings import Settings
 
 app = typer.Typer(help="The deletions that can still be undone.", no_args_is_help=True)
 
@@ -42,6 +43,7 @@ def list_(json_: Json = False) -> None:
     if json_:
         output.as_json(
             {
+                "database": session.platform_name(settings),
                 "runs": [
                     {
                         "run_id": run.run_id,
@@ -53,15 +55,17 @@ def list_(json_: Json = False) -> None:
                         "bytes": run.bytes,
                     }
                     for run in runs
-                ]
+                ],
             }
         )
         return
     if not runs:
         output.echo("The trash is empty.")
+        session.echo_platform(settings)
         return
     output.table(["run", "task", "deleted UTC", "until", "rows", "files", "size"], [_line(run) for run in runs])
     output.echo("\n[dim]undo one:[/] housekeeping undo RUN")
+    session.echo_platform(settings)
     if blocking:
         output.echo(
             f"[yellow]![/] rows of {', '.join(blocking)} use types of yours: while they are in the trash, DROP TYPE and"
@@ -87,7 +91,7 @@ def pause(
 
     with session.platform_connection(settings) as connection:
         switch.pause(connection, reason=reason, now=utc_now())
-    _print_pause(json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
+    _print_pause(settings, json_, paused=True, text="Paused: no run deletes anything until `housekeeping resume`.")
 
 
 def resume(json_: Json = False) -> None:
@@ -101,11 +105,12 @@ def resume(json_: Json = False) -> None:
         text = "Still paused by HOUSEKEEPING_PAUSED, which outranks this command; set it to false."
     else:
         text = "Resumed." if was_paused else "It was not paused."
-    _print_pause(json_, paused=settings.housekeeping_paused, text=text)
+    _print_pause(settings, json_, paused=settings.housekeeping_paused, text=text)
 
 
-def _print_pause(json_: bool, *, paused: bool, text: str) -> None:
+def _print_pause(settings: Settings, json_: bool, *, paused: bool, text: str) -> None:
     if json_:
-        output.as_json({"paused": paused})
+        output.as_json({"paused": paused, "database": session.platform_name(settings)})
     else:
         output.echo(text)
+        session.echo_platform(settings)

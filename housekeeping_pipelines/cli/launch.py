@@ -31,17 +31,24 @@ _EXIT = {"skipped": 0, "succeeded": 0, "partial": 1, "failed": 1, "refused": Ref
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: the report of each of its tasks, in their order."""
+    """A finished run: the report of each of its tasks, in their order.
+
+    Attributes:
+        interrupted: the exit code of the signal that ended it; None if none did.
+    """
 
     run_id: str
     reports: dict[str, Report]
+    interrupted: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 failed or partial, 2 bad configuration, 3 refused; the worst of the tasks.
+        """0 done, 1 failed or partial, 2 bad configuration, 3 refused; the worst of the tasks. 130 or 143: a signal.
 
         A task for which the platform has no tables is bad configuration only where it was asked for alone.
         """
+        if self.interrupted is not None:
+            return self.interrupted
         codes = {self._code(report) for report in self.reports.values()}
         if len(self.reports) == 1 and any(report.error_type == Absent.__name__ for report in self.reports.values()):
             return Absent.exit_code
@@ -115,23 +122,37 @@ def run_here(
     session.use_dagster(settings)
     from housekeeping_pipelines.definitions import REGISTRY, defs
     from housekeeping_pipelines.execution.database import Database
+    from housekeeping_pipelines.execution.interruption import INTERRUPTION
+    from housekeeping_pipelines.execution.liveness import announce, withdraw
     from housekeeping_pipelines.tasks.dagster_runs import create_runs_here, end_dead_runs
     from housekeeping_pipelines.tasks.reporting import read_reports
 
-    database = Database(settings)
-    with dagster_instance(settings) as instance, output.ProgressBar(names=names) as bar:
-        end_dead_runs(instance)
-        create_runs_here(instance, job)
+    database, run_id = Database(settings), str(uuid.uuid4())
+    with dagster_instance(settings) as instance, output.ProgressBar(names=names) as bar, INTERRUPTION.listening():
+        # Before it exists, so that no other process finds it without its lock.
+        create_runs_here(instance, job, announce(database, run_id))
+        end_dead_runs(instance, database)
         result = defs.resolve_job_def(job).execute_in_process(
             # The event log has the run; what Dagster would print of it is for its own developers.
             run_config={"ops": ops, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             instance=instance,
             resources={"database": database, "observer": bar, **(resources or {})},
             raise_on_error=False,
+            run_id=run_id,
         )
+        withdraw()
         database.close()
         kinds = {name: task.report for name, task in REGISTRY.tasks.items()}
-        return Outcome(result.run_id, read_reports(instance, result.run_id, kinds))
+        reports = read_reports(instance, run_id, kinds)
+        return Outcome(run_id, reports, INTERRUPTION.exit_code if _was_interrupted(result) else None)
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    import dagster as dg
+
+    from housekeeping_pipelines.execution.interruption import INTERRUPTION
+
+    return bool(INTERRUPTION) or result.dagster_run.status == dg.DagsterRunStatus.CANCELED
 
 
 def dagster_instance(settings: Settings) -> dg.DagsterInstance:

@@ -11,6 +11,7 @@ from housekeeping_pipelines.deletion.file_outbox import STUCK_ATTEMPTS, take
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.tables import file_outbox
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import MAX_FAILED
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ def drain(
             drained.disabled[name] = store.disabled
             continue
         while name not in drained.unavailable and may_go_on():
-            entries = take(connection, name, now=clock(), run_id=run_id)
-            if not entries:
-                break
-            drained.add(store, FileRemoval(connection, store, clock, entries).execute())
+            with INTERRUPTION.step():
+                entries = take(connection, name, now=clock(), run_id=run_id)
+                if not entries:
+                    break
+                drained.add(store, FileRemoval(connection, store, clock, entries).execute())
     return drained
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from housekeeping_pipelines.deletion.file_outbox import BATCH_FILES
 from housekeeping_pipelines.deletion.tables import trashed_files
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.arrays import is_one_of, rows_of
 
 if TYPE_CHECKING:
@@ -98,34 +99,41 @@ def purge_files(
     purged = PurgedFiles() if purged is None else purged
     last = 0
     while may_go_on():
-        statement = sa.select(trashed_files).where(due(runs, before), trashed_files.c.id > last)
-        statement = statement.order_by(trashed_files.c.id).limit(BATCH_FILES).with_for_update(skip_locked=True)
-        found = connection.execute(statement).all()
-        if not found:
+        with INTERRUPTION.step():
+            last = _purge_batch(connection, store_of, sa.and_(due(runs, before), trashed_files.c.id > last), purged)
+        if not last:
             break
-        last = found[-1].id
-        part = PurgedFiles()
-        for store in sorted({row.store for row in found}):
-            mine = {row.trash_name: row for row in found if row.store == store}
-            try:
-                opened = store_of(store)
-            except HousekeepingError as error:
-                part.failed |= {f"{store}/{name}": error.one_line for name in mine}
-                continue
-            if opened.disabled is not None:
-                part.disabled[store] = opened.disabled
-                continue
-            removed, absent, reasons = _remove(opened, mine)
-            part.failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
-            ids = [mine[name].id for name in removed | absent]
-            connection.execute(sa.delete(trashed_files).where(is_one_of(trashed_files.c.id, ids)))
-            if removed:
-                part.removed[store] = len(removed)
-            part.bytes += sum(mine[name].bytes or 0 for name in removed)
-        connection.commit()
-        purged.add(part)
     connection.rollback()
     return purged
+
+
+def _purge_batch(
+    connection: sa.Connection, store_of: StoreOf, which: sa.ColumnElement[bool], purged: PurgedFiles
+) -> int:
+    """Returns the number of the last file; 0 if there was none."""
+    statement = sa.select(trashed_files).where(which).order_by(trashed_files.c.id).limit(BATCH_FILES)
+    found = connection.execute(statement.with_for_update(skip_locked=True)).all()
+    part = PurgedFiles()
+    for store in sorted({row.store for row in found}):
+        mine = {row.trash_name: row for row in found if row.store == store}
+        try:
+            opened = store_of(store)
+        except HousekeepingError as error:
+            part.failed |= {f"{store}/{name}": error.one_line for name in mine}
+            continue
+        if opened.disabled is not None:
+            part.disabled[store] = opened.disabled
+            continue
+        removed, absent, reasons = _remove(opened, mine)
+        part.failed |= {f"{store}/{name}": reason for name, reason in reasons.items()}
+        ids = [mine[name].id for name in removed | absent]
+        connection.execute(sa.delete(trashed_files).where(is_one_of(trashed_files.c.id, ids)))
+        if removed:
+            part.removed[store] = len(removed)
+        part.bytes += sum(mine[name].bytes or 0 for name in removed)
+    connection.commit()
+    purged.add(part)
+    return found[-1].id if found else 0
 
 
 def _remove(store: Store, names: Mapping[str, object]) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:

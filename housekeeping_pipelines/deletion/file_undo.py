@@ -14,6 +14,7 @@ from housekeeping_pipelines.deletion.files import FILES_LOCK, in_order, place_in
 from housekeeping_pipelines.deletion.leftovers import settle_leftovers
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.arrays import is_one_of
 from housekeeping_pipelines.postgres.locks import exclusive_lock
 
@@ -31,7 +32,13 @@ TAKEN = "another file has this name now"
 
 
 def restore_files(
-    connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult, *, now: datetime
+    connection: sa.Connection,
+    run_id: str,
+    store_of: StoreOf,
+    result: UndoResult,
+    *,
+    now: datetime,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Move a run's files back, and cancel its entries of the outbox; commits as it goes.
 
@@ -39,32 +46,39 @@ def restore_files(
     """
     with exclusive_lock(connection, FILES_LOCK):
         stores = _stores_of(connection, run_id)
-        _cancel(connection, run_id, store_of, result)
+        with INTERRUPTION.step():
+            _cancel(connection, run_id, store_of, result)
         for name in stores:
             # One that does not answer is named with the first file that should come back.
             with suppress(HousekeepingError):
                 settle_leftovers(connection, store_of(name), now, run_id=run_id)
-        last = 0
-        while True:
-            statement = sa.select(trashed_files).where(trashed_files.c.run_id == run_id, trashed_files.c.id > last)
-            found = connection.execute(statement.order_by(trashed_files.c.id).limit(BATCH_FILES)).all()
-            connection.commit()
-            if not found:
-                return
-            last = found[-1].id
-            back: list[int] = []
-            for store in sorted({row.store for row in found}):
-                mine = [row for row in found if row.store == store]
-                reasons = _move_back(store_of, store, {row.trash_name: row.name for row in mine})
-                restored = [row.id for row in mine if row.trash_name not in reasons]
-                back += restored
-                if restored:
-                    result.restored[store] = result.restored.get(store, 0) + len(restored)
-                for row in mine:
-                    if (reason := reasons.get(row.trash_name)) is not None:
-                        result.conflict(f"{store}/{row.name}", reason)
-            connection.execute(sa.delete(trashed_files).where(is_one_of(trashed_files.c.id, back)))
-            connection.commit()
+        last: int | None = 0
+        while last is not None and may_go_on():
+            with INTERRUPTION.step():
+                last = _restore_batch(connection, run_id, store_of, result, last)
+
+
+def _restore_batch(
+    connection: sa.Connection, run_id: str, store_of: StoreOf, result: UndoResult, last: int
+) -> int | None:
+    """Move the next files back; returns the number of the last one, None if there was none."""
+    statement = sa.select(trashed_files).where(trashed_files.c.run_id == run_id, trashed_files.c.id > last)
+    found = connection.execute(statement.order_by(trashed_files.c.id).limit(BATCH_FILES)).all()
+    connection.commit()
+    back: list[int] = []
+    for store in sorted({row.store for row in found}):
+        mine = [row for row in found if row.store == store]
+        reasons = _move_back(store_of, store, {row.trash_name: row.name for row in mine})
+        restored = [row.id for row in mine if row.trash_name not in reasons]
+        back += restored
+        if restored:
+            result.restored[store] = result.restored.get(store, 0) + len(restored)
+        for row in mine:
+            if (reason := reasons.get(row.trash_name)) is not None:
+                result.conflict(f"{store}/{row.name}", reason)
+    connection.execute(sa.delete(trashed_files).where(is_one_of(trashed_files.c.id, back)))
+    connection.commit()
+    return found[-1].id if found else None
 
 
 def _stores_of(connection: sa.Connection, run_id: str) -> list[str]:
@@ -85,7 +99,7 @@ def restore_named(connection: sa.Connection, store: Store, names: Collection[str
     statement = sa.select(trashed_files).where(
         trashed_files.c.store == store.name, trashed_files.c.name == sa.any_(wanted)
     )
-    with exclusive_lock(connection, FILES_LOCK):
+    with INTERRUPTION.step(), exclusive_lock(connection, FILES_LOCK):
         found = connection.execute(statement.order_by(trashed_files.c.id.desc())).all()
         connection.commit()
         # Of several with one name, the newest comes back.

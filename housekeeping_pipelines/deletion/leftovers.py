@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.deletion.file_trash import Trashed, record
 from housekeeping_pipelines.deletion.files import FILES_LOCK, in_order
 from housekeeping_pipelines.deletion.tables import file_outbox, trashed_files
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.arrays import rows_of
 from housekeeping_pipelines.postgres.locks import exclusive_lock
 
@@ -62,7 +63,7 @@ def settle_leftovers(connection: sa.Connection, store: Store, now: datetime, *, 
             found = {name: origin for name in part if (origin := _origin(folder, name)) is not None}
             if _unknown(connection, store.name, found):
                 # What is half moved, or half recorded, is finished first.
-                with exclusive_lock(connection, FILES_LOCK):
+                with INTERRUPTION.step(), exclusive_lock(connection, FILES_LOCK):
                     unknown = _unknown(connection, store.name, found)
                     _settle(connection, store, {name: found[name] for name in unknown}, now, result)
         store.storage.remove_empty_folders(folder)

@@ -21,6 +21,7 @@ from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.rehearsal import Rehearsal
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Report
 from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.tally import Tally
@@ -130,7 +131,9 @@ class RowDeletion:
         try:
             self._prepare()
             while keys := self._list.next(self._batch_size):
-                in_halves(keys, self._process)
+                # A batch, and what was counted of it, is whole.
+                with INTERRUPTION.step():
+                    in_halves(keys, self._process)
         except Paused:
             tally.stopped_reason = "paused"
         except _Stop as stop:
@@ -139,7 +142,8 @@ class RowDeletion:
         except BROKEN_OFF as error:
             ending = self.run.ending_of(error)
         try:
-            self._make_durable()
+            with INTERRUPTION.step():
+                self._make_durable()
         except sa.exc.DBAPIError as error:
             # What was counted may not be on the disk: that is not a success.
             ending = ending or self.run.ending_of(error)
@@ -220,8 +224,8 @@ class RowDeletion:
         return []
 
     def _check_budget(self) -> None:
-        if self.run.is_out_of_time(self.limits.max_seconds):
-            raise _Stop("max_seconds")
+        if (reason := self.run.has_to_stop(self.limits.max_seconds)) is not None:
+            raise _Stop(reason)
         if self.limits.max_rows is not None and self._row_count >= self.limits.max_rows:
             raise _Stop("max_rows")
 

@@ -18,6 +18,7 @@ from housekeeping_pipelines.deletion.mirrors import (
     prefer_indexes,
 )
 from housekeeping_pipelines.deletion.tables import trash_batches, trash_references, trashed_files
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.arrays import is_one_of
 from housekeeping_pipelines.postgres.locks import is_locked
 
@@ -114,29 +115,37 @@ def purge_rows(
         due = sa.and_(due, trash_batches.c.deleted_at < before)
     removed = {} if removed is None else removed
     while may_go_on():
-        statement = sa.select(trash_batches.c.id, trash_batches.c.contents).where(due)
-        statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
-        batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in connection.execute(statement)])
-        if not batches:
-            break
-        mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
-        ids = [batch_id for batch_id, _ in batches]
-        prefer_indexes(connection)
-        part: dict[str, int] = {}
-        for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
-            mirror = mirrors[mirror_id]
-            batch = mirror.selectable.c[BATCH_COLUMN]
-            # The index is searched once, for the range, and not for each number of the list.
-            which = sa.and_(batch.between(ids[0], ids[-1]), is_one_of(batch + 0, ids))
-            gone = connection.execute(sa.delete(mirror.selectable).where(which))
-            part[mirror.source_table] = part.get(mirror.source_table, 0) + gone.rowcount
-        connection.execute(sa.delete(trash_references).where(is_one_of(trash_references.c.batch_id, ids)))
-        connection.execute(sa.delete(trash_batches).where(is_one_of(trash_batches.c.id, ids)))
-        connection.commit()
-        for table, count in part.items():
-            removed[table] = removed.get(table, 0) + count
+        with INTERRUPTION.step():
+            if not _purge_batch(connection, due, removed):
+                break
     connection.rollback()
     return removed
+
+
+def _purge_batch(connection: sa.Connection, due: sa.ColumnElement[bool], removed: dict[str, int]) -> bool:
+    """One transaction; False if nothing was due."""
+    statement = sa.select(trash_batches.c.id, trash_batches.c.contents).where(due)
+    statement = statement.order_by(trash_batches.c.id).limit(1000).with_for_update(skip_locked=True)
+    batches = _up_to(PURGE_ROWS, [(row.id, row.contents) for row in connection.execute(statement)])
+    if not batches:
+        return False
+    mirrors = {mirror.id: mirror for mirror in find_mirrors(connection)}
+    ids = [batch_id for batch_id, _ in batches]
+    prefer_indexes(connection)
+    part: dict[str, int] = {}
+    for mirror_id in sorted({mirror_id for _, contents in batches for mirror_id, _ in contents}):
+        mirror = mirrors[mirror_id]
+        batch = mirror.selectable.c[BATCH_COLUMN]
+        # The index is searched once, for the range, and not for each number of the list.
+        which = sa.and_(batch.between(ids[0], ids[-1]), is_one_of(batch + 0, ids))
+        gone = connection.execute(sa.delete(mirror.selectable).where(which))
+        part[mirror.source_table] = part.get(mirror.source_table, 0) + gone.rowcount
+    connection.execute(sa.delete(trash_references).where(is_one_of(trash_references.c.batch_id, ids)))
+    connection.execute(sa.delete(trash_batches).where(is_one_of(trash_batches.c.id, ids)))
+    connection.commit()
+    for table, count in part.items():
+        removed[table] = removed.get(table, 0) + count
+    return True
 
 
 def _up_to(rows: int, batches: Sequence[tuple[int, list[list[int]]]]) -> list[tuple[int, list[list[int]]]]:

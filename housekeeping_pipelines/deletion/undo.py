@@ -28,6 +28,7 @@ from housekeeping_pipelines.deletion.tables import file_outbox, trash_batches, t
 from housekeeping_pipelines.deletion.trash import undo_lock
 from housekeeping_pipelines.deletion.unvalidated_keys import MissingParent, UnvalidatedKeys
 from housekeeping_pipelines.errors import ConfigurationError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
@@ -107,6 +108,7 @@ def undo_run(
     *,
     result: UndoResult | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> UndoResult:
     """Restore what a run deleted, one transaction for each of its transactions.
 
@@ -125,10 +127,13 @@ def undo_run(
     connection.commit()
     with shared_lock(connection, undo_lock(run_id)):
         for done, number in enumerate(numbers, start=1):
+            if not may_go_on():
+                break
             part = UndoResult(run_id)
-            with connection.begin():
-                restore_batch(connection, catalog, mirrors, number, part)
-            result.add(part)
+            with INTERRUPTION.step():
+                with connection.begin():
+                    restore_batch(connection, catalog, mirrors, number, part)
+                result.add(part)
             if on_progress is not None:
                 on_progress(done, len(numbers))
     return result

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Status = Literal["succeeded", "skipped", "partial", "refused", "failed"]
-StoppedReason = Literal["max_rows", "max_files", "max_gigabytes", "max_seconds", "paused"]
+StoppedReason = Literal["max_rows", "max_files", "max_gigabytes", "max_seconds", "paused", "interrupted"]
 
 # A report is stored whole in Dagster's event log and read by people: long lists help neither.
 MAX_SAMPLE = 50
@@ -86,6 +86,7 @@ class Ending:
     status: Status
     message: str | None = None
     error_type: str | None = None
+    stopped_reason: StoppedReason | None = None
 
     @classmethod
     def of(cls, error: HousekeepingError) -> Self:
@@ -102,6 +103,11 @@ class Ending:
         """The ending of a run that an error broke off; `note` is added to the message."""
         message = f"{error.one_line}; {note}" if note else error.one_line
         return cls("failed", message, type(error).__name__)
+
+
+def interrupted(signal: str) -> Ending:
+    """The ending of a run that a signal ended."""
+    return Ending("partial", f"interrupted by {signal}; the next run goes on", stopped_reason="interrupted")
 
 
 SUCCEEDED = Ending("succeeded")
@@ -192,7 +198,7 @@ class Report:
         if kept := ", ".join(f"{count:,} {SKIP_REASONS[reason]}" for reason, count in self.skipped.items() if count):
             yield Line("note", f"kept {kept}")
         yield from self.detail_lines()
-        if self.stopped_reason:
+        if self.stopped_reason and self.stopped_reason != "interrupted":
             yield Line("notice", f"stopped by {self.stopped_reason}; the next run goes on")
         if not (done or self.message or self.failed_count):
             yield Line("note", "nothing to do")

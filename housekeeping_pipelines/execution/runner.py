@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.clock import utc_now
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.progress import LogObserver, Observer
 from housekeeping_pipelines.execution.report import Ending, Report
 from housekeeping_pipelines.execution.run import BROKEN_OFF, Run, Started, ending_of
@@ -57,7 +58,8 @@ class TaskRunner:
     ) -> Report:
         """Do a task under its lock; a concurrent run of the same task is skipped. A dry run takes no lock.
 
-        An error that a user or the database causes is not raised: the report's status says it.
+        An error that a user or the database causes is not raised: the report's status says it. A signal ends the run
+        after the step that it is in.
 
         Args:
             kind: the class of the report that `body` returns, and of one for a run that could not begin.
@@ -67,7 +69,7 @@ class TaskRunner:
         started = Started(task, run_id, dry_run, self.clock(), self.monotonic(), self.monotonic)
         logger.info("%s: starts%s", task, ", dry run" if dry_run else "")
         try:
-            with self.engine.connect() as connection:
+            with INTERRUPTION.listening(), INTERRUPTION.task(), self.engine.connect() as connection:
                 run = self._on(connection, started)
                 if dry_run:
                     report = body(run)

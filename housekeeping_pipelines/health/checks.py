@@ -18,7 +18,7 @@ from housekeeping_pipelines.execution.checking import Check, Stopwatch, Surround
 from housekeeping_pipelines.migrations import HEAD, current_revision
 from housekeeping_pipelines.postgres.addresses import dagster_url, platform_url
 from housekeeping_pipelines.postgres.engine import dagster_connection, make_engine, opened
-from housekeeping_pipelines.postgres.requirements import clock_problem, schema_problem, server_problem
+from housekeeping_pipelines.postgres.requirements import clock_problem, pooler_problem, schema_problem, server_problem
 from housekeeping_pipelines.stores.checks import check_stores
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _check_platform(
         )
         if (problem := server_problem(connection)) is not None:
             yield Check("database privileges", "failed", problem.message, problem.hint)
+        if (problem := pooler_problem(engine)) is not None:
+            yield Check("database sessions", "failed", problem.message, problem.hint)
         if (problem := clock_problem(connection, utc_now())) is not None:
             yield Check("clock", "failed", problem.message, problem.hint)
         yield from _check_schema(connection, settings)

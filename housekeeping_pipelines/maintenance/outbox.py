@@ -41,7 +41,7 @@ def drain_outbox(
         return tally.report(run)
 
     def may_go_on() -> bool:
-        tally.stopped_reason = "paused" if guards.is_paused(connection) else None
+        tally.stopped_reason = run.has_to_stop() or ("paused" if guards.is_paused(connection) else None)
         connection.commit()
         return tally.stopped_reason is None
 

@@ -69,12 +69,17 @@ def undo(
     no_longer_there = _no_longer_there(connection, found, reports)
     connection.rollback()
     files, result, of_rows, ending = UndoResult(found), UndoResult(found), FilesOfRows(), None
+
+    def may_go_on() -> bool:
+        return run.has_to_stop() is None
+
     try:
         with shared_lock(connection, MIRRORS_LOCK), shared_lock(connection, undo_lock(found)):
-            restore_files(connection, found, stores.__getitem__, files, now=run.clock())
-            of_rows = restore_files_of_rows(connection, found, stores.uses, stores.__getitem__)
-            undo_run(connection, found, result=result)
-            if not files.conflict_count + result.conflict_count:
+            restore_files(connection, found, stores.__getitem__, files, now=run.clock(), may_go_on=may_go_on)
+            if may_go_on():
+                of_rows = restore_files_of_rows(connection, found, stores.uses, stores.__getitem__)
+                undo_run(connection, found, result=result, may_go_on=may_go_on)
+            if may_go_on() and not files.conflict_count + result.conflict_count:
                 # Their rows keep them again, as long as these exist.
                 connection.execute(sa.delete(kept_files).where(kept_files.c.run_id == found))
                 connection.commit()
@@ -84,7 +89,7 @@ def undo(
     for conflict in files.conflicts:
         result.conflict(conflict.item, conflict.reason)
     result.conflict_count += files.conflict_count - len(files.conflicts)
-    tally = Tally(failed=list(result.conflicts), failed_count=result.conflict_count)
+    tally = Tally(failed=list(result.conflicts), failed_count=result.conflict_count, stopped_reason=run.has_to_stop())
     tally.warnings += _about_files(of_rows)
     tally.warnings += [
         f"{count:,} of {name} were deleted permanently and cannot be restored"
@@ -158,7 +163,7 @@ def purge_trash(
         return tally.report(run)
 
     def may_go_on() -> bool:
-        tally.stopped_reason = "paused" if guards.is_paused(connection) else None
+        tally.stopped_reason = run.has_to_stop() or ("paused" if guards.is_paused(connection) else None)
         return tally.stopped_reason is None
 
     purged, ending = Purged(), None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.postgres.errors import sqlstate
 from housekeeping_pipelines.postgres.locks import lock_for_transaction
-from housekeeping_pipelines.postgres.requirements import schema_problem, server_problem
+from housekeeping_pipelines.postgres.requirements import pooler_problem, schema_problem, server_problem
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def ensure_schema(engine: sa.Engine) -> bool:
         ConfigurationError: the server or the user lacks what every run needs, the schema cannot be made or is someone
             else's, or it is of a newer version of this project.
     """
+    if (problem := pooler_problem(engine)) is not None:
+        raise problem.error()
     with engine.connect() as connection:
         if (problem := server_problem(connection)) is not None:
             raise problem.error()

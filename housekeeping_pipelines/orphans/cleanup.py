@@ -13,6 +13,7 @@ from housekeeping_pipelines.deletion.file_trash import in_trash
 from housekeeping_pipelines.deletion.files import FileRemoval
 from housekeeping_pipelines.deletion.holds import ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import Ending
 from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.execution.wording import in_units
@@ -184,22 +185,28 @@ class OrphanCleanup:
         """Remove batch by batch; returns the reason if it stops early."""
         run = self.run
         for batch in self._batches():
-            if run.is_out_of_time(self.limits.max_seconds):
-                return "max_seconds"
+            if (reason := run.has_to_stop(self.limits.max_seconds)) is not None:
+                return reason
             if guards.is_paused(run.connection):
                 return "paused"
             run.connection.rollback()
-            with run.connection.begin():
-                entries = queue(run.connection, self.store, batch, run_id=run.run_id, task=run.task, now=run.clock())
-            removal = FileRemoval(run.connection, self.store, run.clock, entries, owner=(run.run_id, run.task))
-            outcome = removal.execute()
-            self.tally.skipped["locked"] += len(batch) - len(entries)
-            self._count(outcome)
-            self._record(batch)
+            with INTERRUPTION.step():
+                outcome = self._remove(batch)
             if outcome.unavailable is not None:
                 self._unavailable = outcome.unavailable
                 return None
         return None
+
+    def _remove(self, batch: list[StoredObject]) -> Outcome:
+        run = self.run
+        with run.connection.begin():
+            entries = queue(run.connection, self.store, batch, run_id=run.run_id, task=run.task, now=run.clock())
+        removal = FileRemoval(run.connection, self.store, run.clock, entries, owner=(run.run_id, run.task))
+        outcome = removal.execute()
+        self.tally.skipped["locked"] += len(batch) - len(entries)
+        self._count(outcome)
+        self._record(batch)
+        return outcome
 
     def _count(self, outcome: Outcome) -> None:
         tally = self.tally

@@ -20,6 +20,7 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.holds import HOLDS_LOCK, ActiveHolds
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, find_mirrors
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import Ending
 from housekeeping_pipelines.orphans.finding import find_orphans
 from housekeeping_pipelines.orphans.listing import Kind
@@ -158,12 +159,13 @@ class VectorCleanup:
                 for each in chosen:
                     run.observer.on_item(f"{VECTORS}/{each.name}")
             else:
-                if run.is_out_of_time(self.limits.max_seconds):
-                    return "max_seconds"
+                if (reason := run.has_to_stop(self.limits.max_seconds)) is not None:
+                    return reason
                 if guards.is_paused(run.connection):
                     return "paused"
                 run.connection.rollback()
-                self._delete([each.name for each in chosen])
+                with INTERRUPTION.step():
+                    self._delete([each.name for each in chosen])
             tally.deal_with(chosen)
             run.observer.on_progress(run.task, tally.dealt_with, tally.planned, tally.deleted_count)
         return None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import OID
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -93,24 +94,35 @@ def try_session_lock(connection: sa.Connection, name: str) -> bool:
     return bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(:namespace, :number)"), numbers))
 
 
+_locks = sa.table("pg_locks", *(sa.column(n) for n in ("locktype", "granted", "database", "objsubid", "pid")),
+                  sa.column("classid", OID), sa.column("objid", OID))  # fmt: skip
+_sessions = sa.table("pg_stat_activity", sa.column("pid"), sa.column("application_name", sa.Text))
+_databases = sa.table("pg_database", sa.column("oid"), sa.column("datname"))
+
+
 def is_locked(connection: sa.Connection, name: str) -> bool:
     """Whether any session of this database holds a lock."""
-    return bool(holders(connection, name))
+    return bool(connection.scalar(sa.select(sa.exists().where(_is_held(name)))))
 
 
 def holders(connection: sa.Connection, name: str) -> list[str]:
-    """The application names of the sessions of this database that hold a lock; empty where they may not be known."""
+    """The application names of the sessions of this database that hold a lock."""
+    held = sa.select(_locks.c.pid).where(_is_held(name))
+    found = connection.scalars(sa.select(_sessions.c.application_name).where(_sessions.c.pid.in_(held)))
+    return [each or "" for each in found]
+
+
+def _is_held(name: str) -> sa.ColumnElement[bool]:
+    here = sa.select(_databases.c.oid).where(_databases.c.datname == sa.func.current_database()).scalar_subquery()
     # pg_locks shows the two integers without their signs.
-    numbers = {"namespace": _NAMESPACE, "number": _number(name) % 2**32}
-    return [each or "" for each in connection.scalars(_HOLDERS, numbers)]
-
-
-_HOLDERS = sa.text(
-    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
-    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND l.classid::bigint = :namespace AND l.objid::bigint = :number"
-)
+    return sa.and_(
+        _locks.c.locktype == "advisory",
+        _locks.c.granted,
+        _locks.c.objsubid == 2,
+        _locks.c.database == here,
+        sa.cast(_locks.c.classid, sa.BigInteger) == _NAMESPACE,
+        sa.cast(_locks.c.objid, sa.BigInteger) == _number(name) % 2**32,
+    )
 
 
 def lock_for_transaction(name: str, *, shared: bool = False) -> sa.Select[tuple[None]]:

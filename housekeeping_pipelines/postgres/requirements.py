@@ -65,6 +65,22 @@ def server_problem(connection: sa.Connection) -> Problem | None:
     return None
 
 
+def pooler_problem(engine: sa.Engine) -> Problem | None:
+    """Why no lock of a session holds: a pooler gives two of our sessions one of the server's; None if none does."""
+    with engine.connect() as one, engine.connect() as other:
+        seen: list[set[int]] = [set(), set()]
+        for _ in range(2):
+            for pids, connection in zip(seen, (one, other), strict=True):
+                pids.add(connection.execute(sa.select(sa.func.pg_backend_pid())).scalar_one())
+                connection.rollback()
+    if len(seen[0]) == len(seen[1]) == 1 and seen[0].isdisjoint(seen[1]):
+        return None
+    return Problem(
+        f"a pooler at {engine.url.host or 'the server'} shares the server's sessions between transactions",
+        "set DATABASE_URL to the server itself, or to a pooler in session mode: locks are held by sessions",
+    )
+
+
 def clock_problem(connection: sa.Connection, now: datetime) -> Problem | None:
     """Why ages cannot be trusted: our clock, which says `now`, differs from the server's; None if it does not."""
     theirs: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()

@@ -10,7 +10,8 @@ from housekeeping_pipelines.deletion import guards
 from housekeeping_pipelines.deletion.drain import DrainResult, drain
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import HousekeepingError, Unavailable
-from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
+from housekeeping_pipelines.execution.report import MAX_FAILED, FailedItem, interrupted
 from housekeeping_pipelines.execution.run import BROKEN_OFF
 from housekeeping_pipelines.sessions.policies import Expiry, expired_sessions
 from housekeeping_pipelines.sessions.report import SessionReport
@@ -72,12 +73,10 @@ def _drained(run: Run, report: SessionReport, store_of: Callable[[str], Store], 
 
     def may_go_on() -> bool:
         nonlocal reason
-        if run.is_out_of_time(limits.max_seconds):
-            reason = "max_seconds"
-        elif guards.is_paused(run.connection):
-            reason = "paused"
+        stop = run.has_to_stop(limits.max_seconds) or ("paused" if guards.is_paused(run.connection) else None)
         run.connection.rollback()
-        return reason not in ("max_seconds", "paused")
+        reason = stop or reason
+        return stop is None
 
     ending = None
     try:
@@ -85,7 +84,11 @@ def _drained(run: Run, report: SessionReport, store_of: Callable[[str], Store], 
     except BROKEN_OFF as error:
         ending = run.ending_of(error)
     report = replace(_with_files(report, drained), stopped_reason=reason)
-    return report if ending is None or report.status == "failed" else replace(report, **asdict(ending))
+    if reason == "interrupted":
+        ending = interrupted(INTERRUPTION.name)
+    if ending is None or report.status == "failed":
+        return report
+    return replace(report, **asdict(ending) | {"stopped_reason": ending.stopped_reason or reason})
 
 
 def _with_files(report: SessionReport, drained: DrainResult) -> SessionReport:

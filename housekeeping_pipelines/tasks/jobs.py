@@ -112,7 +112,7 @@ def schedule(
     """
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        return _skip(context.instance, job, disabled_reason) or dg.RunRequest(run_config=run_config)
+        return _skip(context.instance, job, settings, disabled_reason) or dg.RunRequest(run_config=run_config)
 
     return dg.ScheduleDefinition(
         name=name or job.name.removesuffix("_job") + "_schedule",
@@ -157,7 +157,7 @@ def every_hours(
         if context.cursor is None or int(context.cursor) >= slot:
             reason: dg.SkipReason | None = dg.SkipReason(f"the next run is due at {following:%Y-%m-%d %H:%M %Z}")
         else:
-            reason = _skip(context.instance, job, disabled_reason)
+            reason = _skip(context.instance, job, settings, disabled_reason)
         if reason is not None:
             waits = context.cursor is not None and int(context.cursor) < slot and disabled_reason is None
             return dg.SensorResult(skip_reason=reason, cursor=context.cursor if waits else str(slot))
@@ -213,13 +213,14 @@ def due_sensor(
     """
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        settings = load_settings()
         try:
-            due = count_due(load_settings())
+            due = count_due(settings)
         except HousekeepingError as error:
             return dg.SkipReason(error.one_line)
         if not due:
             return dg.SkipReason(describe(0))
-        active_run = run_in_flight(context.instance, job.name)
+        active_run = run_in_flight(context.instance, job.name, settings)
         if active_run is not None:
             return dg.SkipReason(f"{describe(due)}; run {active_run} is still in progress")
         return dg.SensorResult(run_requests=[dg.RunRequest(tags={tag: str(due)})])
@@ -227,8 +228,10 @@ def due_sensor(
     return sensor(name, job, evaluate, seconds=seconds)
 
 
-def _skip(instance: dg.DagsterInstance, job: dg.JobDefinition, disabled_reason: str | None) -> dg.SkipReason | None:
+def _skip(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, settings: Settings, disabled_reason: str | None
+) -> dg.SkipReason | None:
     if disabled_reason is not None:
         return dg.SkipReason(disabled_reason)
-    active_run = run_in_flight(instance, job.name)
+    active_run = run_in_flight(instance, job.name, settings)
     return None if active_run is None else dg.SkipReason(f"run {active_run} of {job.name} is still in progress")

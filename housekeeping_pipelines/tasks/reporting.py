@@ -10,12 +10,15 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
+from housekeeping_pipelines.execution.liveness import announce
 from housekeeping_pipelines.execution.report import Ending, Report
 from housekeeping_pipelines.foreign_text import in_markdown, shown
-from housekeeping_pipelines.tasks.dagster_runs import end_dead_runs, tag_run
+from housekeeping_pipelines.tasks.dagster_runs import cancel_run, end_dead_runs, tag_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,17 +58,23 @@ def run_task(
         dagster.Failure: the report is not of success; the description is its one line.
     """
     task = context.op.name
-    end_dead_runs(context.instance)
-    tag_run(context.instance, context.run)
-    try:
-        report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run, kind=kind, **options)
-    except HousekeepingError as error:
-        report = kind.minimal(task, context.run_id, Ending.of(error), utc_now())
-    publish(context, report)
+    with INTERRUPTION.listening():
+        tag_run(context.instance, context.run, announce(database, context.run_id))
+        end_dead_runs(context.instance, database)
+        try:
+            report = database.runner(observer).run(task, context.run_id, body, dry_run=dry_run, kind=kind, **options)
+        except HousekeepingError as error:
+            report = kind.minimal(task, context.run_id, Ending.of(error), utc_now())
+        publish(context, report)
 
 
 def publish(context: dg.OpExecutionContext, report: Report) -> None:
-    """Log the report, show it with the step, and fail the step if the report is not of success."""
+    """Log the report, show it with the step, and fail the step if the report is not of success.
+
+    Raises:
+        dagster.Failure: the report is not of success.
+        DagsterExecutionInterruptedError: a signal ended the task: the run is to end, too.
+    """
     state = _tables(report.state_tables())
     tables = _tables(report.tables()) | state
     summary = dg.MetadataValue.md(to_markdown(report))
@@ -79,6 +88,9 @@ def publish(context: dg.OpExecutionContext, report: Report) -> None:
     done = report.status in ("succeeded", "partial") and not report.dry_run
     event = dg.AssetMaterialization if done else dg.AssetObservation
     context.log_event(event(asset_key=asset_key(report.task), metadata=metadata))
+    if INTERRUPTION:
+        cancel_run(context.instance, context.run_id)
+        raise DagsterExecutionInterruptedError
     if report.is_success:
         context.add_output_metadata({"status": report.status, "summary": summary, **tables})
         return

@@ -19,6 +19,7 @@ from housekeeping_pipelines.deletion.limits import Limits
 from housekeeping_pipelines.deletion.policy import RowPolicy
 from housekeeping_pipelines.deletion.rows import delete_rows
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Refused, Unavailable
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents.queue import Queue
 
@@ -64,7 +65,8 @@ def stop_watching(
     def body(run: Run) -> Report:
         if run.dry_run:
             raise Refused("nothing is removed while DRY_RUN is true", hint="set DRY_RUN=false")
-        return _remove(run, config, entry, only_as_read=only_as_read)
+        with INTERRUPTION.step():
+            return _remove(run, config, entry, only_as_read=only_as_read)
 
     report = runner.run(TASK, run_id, body)
     if not report.deleted or report.status != "succeeded":

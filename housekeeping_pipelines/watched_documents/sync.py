@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.platform import Platform
 from housekeeping_pipelines.errors import HousekeepingError
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import MAX_FAILED, Ending
 from housekeeping_pipelines.postgres.catalog import Catalog
 from housekeeping_pipelines.watched_documents import publishing
@@ -118,7 +119,8 @@ class Sync:
         taken = due[: self.options.max_documents]
         self._tally.scanned, self._tally.candidates = len(due), len(taken)
         run.observer.on_start(run.task, "watched documents", len(taken), dry_run=run.dry_run)
-        self._work(taken)
+        with INTERRUPTION.step():
+            self._work(taken)
         with run.connection.begin():
             failing = self.queue.failing(run.connection, MAX_FAILED)
         ending = None if self._ended_by is None else Ending.failed(self._ended_by)
@@ -167,10 +169,8 @@ class Sync:
     def _may_continue(self) -> bool:
         if self._ended_by is not None:
             return False
-        if self.run.is_out_of_time(self.options.max_seconds):
-            self._tally.stopped_reason = "max_seconds"
-            return False
-        return True
+        self._tally.stopped_reason = self.run.has_to_stop(self.options.max_seconds)
+        return self._tally.stopped_reason is None
 
     def _take(self, future: Future[FetchResult], publisher: Publisher) -> None:
         try:

@@ -92,6 +92,17 @@ def old_rows(name: str, *, age: str = "at", days: int = 30, **more: Any) -> Call
     return make
 
 
+def family(engine: sa.Engine, count: int = 10) -> None:
+    """Old parents with two children each."""
+    sql(
+        engine,
+        "CREATE TABLE parents (id int PRIMARY KEY, at timestamptz, code text UNIQUE)",
+        "CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents, age int CHECK (age < 200))",
+        f"INSERT INTO parents SELECT n, '{OLD}', 'code ' || n FROM generate_series(1, {count}) n",
+        f"INSERT INTO children SELECT n, 1 + n % {count}, n FROM generate_series(1, {2 * count}) n",
+    )
+
+
 def task_runner(engine: sa.Engine, **options: Any) -> TaskRunner:
     return TaskRunner(engine=engine, **{"clock": lambda: NOW, **options})
 

@@ -30,6 +30,7 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
+    family,
     no_store,
     rows,
     scalar,
@@ -45,16 +46,6 @@ from housekeeping_pipelines_tests.deletion.support import (
 def conflicts(result: UndoResult) -> dict[str, str]:
     assert result.conflict_count >= len(result.conflicts)
     return {conflict.item: conflict.reason for conflict in result.conflicts}
-
-
-def family(engine: sa.Engine, count: int = 10) -> None:
-    sql(
-        engine,
-        "CREATE TABLE parents (id int PRIMARY KEY, at timestamptz, code text UNIQUE)",
-        "CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents, age int CHECK (age < 200))",
-        f"INSERT INTO parents SELECT n, '{OLD}', 'code ' || n FROM generate_series(1, {count}) n",
-        f"INSERT INTO children SELECT n, 1 + n % {count}, n FROM generate_series(1, {2 * count}) n",
-    )
 
 
 @pytest.mark.parametrize("batch_size", [3, 1000])

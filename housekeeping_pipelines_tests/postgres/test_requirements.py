@@ -16,10 +16,12 @@ from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.requirements import clock_problem, schema_problem, server_problem
 from housekeeping_pipelines_tests.deletion.support import delete, sql
 from housekeeping_pipelines_tests.postgres.holder import Holder, reachable_folder
+from housekeeping_pipelines_tests.postgres.pooler import needs_pgbouncer, pooler
 from housekeeping_pipelines_tests.support import OLD_CONVERSATIONS, Installation, make_platform, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from housekeeping_pipelines.postgres.embedded import EmbeddedServer
 
@@ -64,6 +66,34 @@ def refusal(url: sa.URL) -> ConfigurationError:
     engine.dispose()
     assert found == (str(caught.value), caught.value.hint)
     return caught.value
+
+
+@needs_pgbouncer
+class TestPooler:
+    def test_a_pooler_that_shares_sessions_is_refused_by_name(
+        self, engine: sa.Engine, installation: Installation, tmp_path: Path
+    ) -> None:
+        make_platform(engine)
+        before = rows(engine)
+        with pooler(tmp_path, engine.url, "transaction") as url:
+            environ = {"DATABASE_URL": url.render_as_string(hide_password=False)}
+            said = f"a pooler at {url.host} shares the server's sessions between transactions"
+            for command in (("migrate",), ("pause",), ("run", "delete_old_conversations"), ("run", "purge_trash")):
+                done = installation.run(*command, **environ)
+                assert (done.returncode, said in " ".join((done.stdout + done.stderr).split())) == (2, True), command
+            checks = {each["name"]: each for each in installation.json("check", **environ)["checks"]}
+            assert checks["database sessions"]["message"] == said
+            assert "session mode" in checks["database sessions"]["hint"]
+        assert rows(engine) == before
+
+    def test_a_pooler_in_session_mode_is_as_good_as_the_server(
+        self, engine: sa.Engine, installation: Installation, tmp_path: Path
+    ) -> None:
+        make_platform(engine)
+        with pooler(tmp_path, engine.url, "session") as url:
+            environ = {"DATABASE_URL": url.render_as_string(hide_password=False)}
+            report = installation.json("run", "delete_old_conversations", **environ)
+        assert (report["status"], report["deleted"]["conversations"]) == ("succeeded", OLD_CONVERSATIONS)
 
 
 class TestServer:

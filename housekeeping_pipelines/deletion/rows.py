@@ -20,6 +20,7 @@ from housekeeping_pipelines.deletion.holds import ActiveHolds, OwnerPaths
 from housekeeping_pipelines.deletion.mirrors import MIRRORS_LOCK, Mirror, ensure_mirror
 from housekeeping_pipelines.deletion.plan import make_plan
 from housekeeping_pipelines.deletion.rehearsal import Rehearsal
+from housekeeping_pipelines.deletion.trash import count_after_a_crash
 from housekeeping_pipelines.errors import HousekeepingError
 from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import MAX_FAILED, MAX_SAMPLE, Candidate, Report
@@ -141,12 +142,15 @@ class RowDeletion:
             tally.skipped["budget"] += tally.candidates - tally.dealt_with
         except BROKEN_OFF as error:
             ending = self.run.ending_of(error)
+        lost = self.run.connection.invalidated
         try:
             with INTERRUPTION.step():
                 self._make_durable()
         except sa.exc.DBAPIError as error:
             # What was counted may not be on the disk: that is not a success.
-            ending = ending or self.run.ending_of(error)
+            ending, lost = ending or self.run.ending_of(error), True
+        if lost:
+            self._count_again()
         if self.run.dry_run:
             # The files follow their rows; a real run counts them when storage has confirmed their removal.
             tally.would_delete = self._rows | self._files
@@ -172,6 +176,18 @@ class RowDeletion:
         if self._rows and not self.run.dry_run:
             connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
         connection.commit()
+
+    def _count_again(self) -> None:
+        """Count what is in the trash: a server that crashed has undone the batches that did not reach its disk."""
+        if self.run.dry_run or not self._rows:
+            return
+        if self.run.trashed:
+            found = count_after_a_crash(self.run)
+            if found is not None:
+                labels = {(table.schema, table.name): table.label for table in self.plan.tables}
+                self._rows = {labels.get(name, ".".join(name)): count for name, count in found.items()}
+                return
+        self._tally.warnings.append("the counts are not confirmed: the server went away before it had all on its disk")
 
     def _prepare(self) -> None:
         """The guards, the list of candidates, and what all batches work with."""

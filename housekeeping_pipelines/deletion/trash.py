@@ -21,10 +21,16 @@ from housekeeping_pipelines.deletion.tables import trash_batches, trash_referenc
 from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.arrays import is_one_of
 from housekeeping_pipelines.postgres.locks import is_locked
+from housekeeping_pipelines.retries import retry_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
+
+    from housekeeping_pipelines.execution.run import Run
+
+# How long a server may take to come back after a crash, until a run ends without a count.
+RECOVERY_SECONDS = 30.0
 
 # Rows that one transaction of the purge removes: well under two seconds of work.
 PURGE_ROWS = 50_000
@@ -69,6 +75,24 @@ def list_trash(connection: sa.Connection, retention: timedelta) -> list[TrashedR
         TrashedRun(r.run_id, r.task, r.deleted_at, r.deleted_at + retention, int(r.rows), int(r.files), int(r.bytes))
         for r in connection.execute(statement)
     ]
+
+
+def count_after_a_crash(run: Run) -> dict[tuple[str, str], int] | None:
+    """The rows of a run in the trash, by schema and table, once the server answers again; None if it does not."""
+    statement = sa.text(
+        "SELECT t.source_schema, t.source_table, sum((item ->> 1)::bigint)::bigint FROM housekeeping.trash_batches b"
+        " CROSS JOIN jsonb_array_elements(b.contents) item"
+        " JOIN housekeeping.trash_tables t ON t.id = (item ->> 0)::bigint"
+        " WHERE b.run_id = :run_id AND b.task = :task GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    try:
+        for attempt in retry_context(on=sa.exc.DBAPIError, attempts=None, timeout=RECOVERY_SECONDS, wait_max=2.0):
+            with attempt, run.connection.engine.connect() as connection:
+                rows = connection.execute(statement, {"run_id": run.run_id, "task": run.task}).all()
+                return {(schema, name): count for schema, name, count in rows}
+    except sa.exc.DBAPIError:
+        pass
+    return None
 
 
 def tables_in_trash(connection: sa.Connection) -> list[str]:

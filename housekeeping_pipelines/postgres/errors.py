@@ -58,6 +58,8 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL, *, setting: str = "DATABASE_U
             f"the database at {where} cannot be reached: {_last_clause(text)}",
             hint=f"start it, or check {setting}; unset, an embedded PostgreSQL is used",
         )
+    if sqlstate(error) == "55P03":
+        return Unavailable(f"another session holds a lock: {text}", hint="run it again when that has ended")
     if sqlstate(error) == "42501":
         return ConfigurationError(
             f"the database user {url.username!r} may not do this: {text}",

@@ -14,6 +14,7 @@ from dagster_postgres import DagsterPostgresStorage
 
 from housekeeping_pipelines import logs
 from housekeeping_pipelines.postgres.addresses import dagster_url
+from housekeeping_pipelines.postgres.engine import with_keepalives
 from housekeeping_pipelines.settings import load_settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class HousekeepingStorage(DagsterPostgresStorage):
         del config_value
         settings = load_settings()
         logs.configure(settings, to_stderr=False)
-        return cls(dagster_url(settings).render_as_string(hide_password=False), inst_data=inst_data)
+        url = with_keepalives(dagster_url(settings))
+        return cls(url.render_as_string(hide_password=False), inst_data=inst_data)
 
     # The parent's versions would read the configuration, which is empty here.
 

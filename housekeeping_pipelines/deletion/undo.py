@@ -32,8 +32,8 @@ from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.execution.report import FailedItem
 from housekeeping_pipelines.halving import in_halves
 from housekeeping_pipelines.postgres import errors as database_errors
-from housekeeping_pipelines.postgres.catalog import Catalog, PgType, Table
-from housekeeping_pipelines.postgres.keys import item_name, matches
+from housekeeping_pipelines.postgres.catalog import Catalog, ForeignKey, PgType, Table
+from housekeeping_pipelines.postgres.keys import Key, item_name, matches
 from housekeeping_pipelines.postgres.locks import shared_lock
 from housekeeping_pipelines.postgres.schema import OUR_SCHEMA
 
@@ -192,6 +192,10 @@ def _reason(error: Exception) -> str:
     if error.connection_invalidated:
         raise error
     return database_errors.describe(error)
+
+
+def _name(table: Table, key: Key) -> str:
+    return item_name(table, key) if key else f"a row of {table.label}"
 
 
 def _changed(table: Table) -> str:
@@ -430,7 +434,11 @@ class _Batch:
         keys: dict[str, tuple[str, ...]] = {ctid: tuple(key) for ctid, *key in rows}
         refers_to_itself = any(key.child == key.parent == table.oid for key in self.catalog.foreign_keys)
         restored: list[str] = []
-        left = list(keys)
+        missing = self._without_parents(mirror, table, nulled)
+        for ctid, reason in missing.items():
+            self.result.conflict(_name(table, keys[ctid]), reason)
+        left = [ctid for ctid in keys if ctid not in missing]
+        reasons: dict[str, str] = {}
         while left:
             inserted, reasons = self._insert_halves(mirror, table, nulled, left)
             restored += inserted
@@ -439,11 +447,47 @@ class _Batch:
             if not inserted or not refers_to_itself:
                 break
         for ctid in left:
-            key = keys[ctid]
-            name = item_name(table, key) if key else f"a row of {table.label}"
-            self.result.conflict(name, reasons[ctid])
+            self.result.conflict(_name(table, keys[ctid]), reasons[ctid])
         self.restored[mirror.id] = _at(source, restored)
         return len(restored)
+
+    def _without_parents(self, mirror: Mirror, table: Table, nulled: list[str]) -> dict[str, str]:
+        """The rows that refer to a row which does not exist, found at once: by their place, with the reason."""
+        source, found = mirror.selectable, dict[str, str]()
+        for key in self.catalog.foreign_keys:
+            known = all(name in source.c and name not in nulled for name in key.columns)
+            if key.child != table.oid or key.parent == table.oid or not (key.validated and key.declared and known):
+                continue
+            parent = self.catalog.table(key.parent)
+            there = parent.selectable.alias()
+            exists = sa.select(sa.literal(1)).select_from(there).where(*key.same(source, there)).correlate(source)
+            given = (source.c[name].is_not(None) for name in key.columns)
+            which = sa.and_(self._own(mirror), *given, ~exists.exists())
+            places = self.connection.scalars(sa.select(sa.cast(source.c.ctid, sa.Text)).where(which)).all()
+            if places:
+                run_id = self._run_that_has(key, mirror, parent, which)
+                where = f": it is in the trash of run {run_id}, undo that one first" if run_id else ""
+                reason = f"the row of {parent.label} that it refers to by {key.name} does not exist{where}"
+                found |= dict.fromkeys(places, reason)
+        return found
+
+    def _run_that_has(self, key: ForeignKey, child: Mirror, parent: Table, which: sa.ColumnElement[bool]) -> str | None:
+        """A run in whose trash rows are to which rows of a mirror refer; None if none has them."""
+        for mirror in self.mirrors.values():
+            of_parent = (mirror.source_schema, mirror.source_table) == (parent.schema, parent.name)
+            rows = mirror.selectable.alias()
+            if not of_parent or not all(name in rows.c for name in key.targets):
+                continue
+            statement = sa.select(trash_batches.c.run_id).join_from(
+                trash_batches, rows, rows.c[BATCH_COLUMN] == trash_batches.c.id
+            )
+            statement = statement.join(child.selectable, sa.and_(*key.same(child.selectable, rows)))
+            run_id = self.connection.scalar(
+                statement.where(which, trash_batches.c.run_id != self.result.run_id).limit(1)
+            )
+            if run_id is not None:
+                return str(run_id)
+        return None
 
     def _insert_halves(
         self, mirror: Mirror, table: Table, nulled: list[str], ctids: list[str]

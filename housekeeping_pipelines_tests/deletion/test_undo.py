@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion import undo as undoing
 from housekeeping_pipelines.deletion.mirrors import (
     MIRRORS_LOCK,
     ensure_mirror,
@@ -42,6 +44,9 @@ from housekeeping_pipelines_tests.deletion.support import (
     until,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def conflicts(result: UndoResult) -> dict[str, str]:
     assert result.conflict_count >= len(result.conflicts)
@@ -67,7 +72,8 @@ def test_what_exists_now_is_never_overwritten(engine: sa.Engine, batch_size: int
     assert reasons["parents/3"].endswith("Key (id)=(3) already exists.")
     assert reasons["parents/7"].endswith("Key (code)=(code 7) already exists.")
     assert reasons["children/4"].endswith("Key (id)=(4) already exists.")
-    assert reasons["children/6"].endswith('Key (parent)=(7) is not present in table "parents".')
+    missing = "the row of parents that it refers to by children_parent_fkey does not exist"
+    assert (reasons["children/6"], reasons["children/16"]) == (missing, missing)
     assert result.conflict_count == 5
     assert result.to_dict()["conflicts"][0].keys() == {"item", "reason"}
     for name, lines in taken.items():
@@ -463,6 +469,38 @@ def test_empty_mirrors_go_and_are_made_again(engine: sa.Engine) -> None:
     assert column(engine, "SELECT relname FROM pg_class WHERE relname LIKE 'things\\_%' AND relkind = 'r'") == []
     assert delete(engine, "things", run_id="run-2").deleted == {"things": 3}
     assert came_back(undo(engine, "run-2")) == {"things": 3}
+
+
+def test_an_undo_in_the_wrong_order_says_at_once_which_run_comes_first(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(
+        engine,
+        "CREATE TABLE talks (id int PRIMARY KEY, at timestamptz)",
+        "CREATE TABLE words (id int PRIMARY KEY, talk int CONSTRAINT of_talk REFERENCES talks, at timestamptz)",
+        f"INSERT INTO talks SELECT n, '{OLD}' FROM generate_series(1, 500) n",
+        "INSERT INTO talks VALUES (501, now())",
+        f"INSERT INTO words SELECT n, 1 + n % 501, '{OLD}' FROM generate_series(1, 2000) n",
+    )
+    before = contents(engine)
+    delete(engine, "words", run_id="run-1", allow_large_deletion=True)
+    assert delete(engine, "talks", run_id="run-2", allow_large_deletion=True).deleted == {"talks": 500}
+    attempts: list[int] = []
+
+    def in_halves(items: list[str], attempt: Callable[[list[str]], list[str]]) -> None:
+        attempts.append(len(items))
+        assert attempt(items) == [], "row by row, where all rows without a parent fail alike"
+
+    monkeypatch.setattr(undoing, "in_halves", in_halves)
+    result = undo(engine, "run-1")
+    kept = scalar(engine, "SELECT count(*) FROM words")
+    assert (result.restored, result.conflict_count) == ({"words": kept}, 2000 - kept)
+    assert sum(attempts) == kept == 3
+    reason = "the row of talks that it refers to by of_talk does not exist: it is in the trash of run run-2"
+    assert {each.reason for each in result.conflicts} == {f"{reason}, undo that one first"}
+    assert undo(engine, "run-2").conflicts == []
+    assert undo(engine, "run-1").conflicts == []
+    assert contents(engine) == before
 
 
 def test_the_purge_takes_nothing_from_an_undo_that_is_going_on(engine: sa.Engine) -> None:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from housekeeping_pipelines.address_forms import read_address
 from housekeeping_pipelines.env_file import read_env_file
 from housekeeping_pipelines.errors import ConfigurationError
 
@@ -56,14 +57,7 @@ def _time_zone(value: object) -> object:
 
 
 def _postgres_url(value: object) -> object:
-    accepted = "accepted: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    try:
-        url = sa.make_url(str(value))
-    except (sa.exc.ArgumentError, ValueError):
-        raise ValueError(accepted) from None
-    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
-        raise ValueError(accepted)
-    return url.set(drivername="postgresql")
+    return read_address(str(value))
 
 
 def check_cron(value: object) -> str:

@@ -70,7 +70,9 @@ def as_json(document: Any) -> None:
 
 
 def _print_json(document: Any) -> None:
-    sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=False)) + "\n")
+    # JSON has a form for what the output's encoding has not.
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=not is_unicode)) + "\n")
 
 
 def error(kind: str, message: str, hint: str | None, *, as_json: bool) -> None:

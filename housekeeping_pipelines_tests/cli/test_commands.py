@@ -273,6 +273,24 @@ def test_a_second_scheduler_is_refused_as_long_as_the_first_lives(
         until(lambda: not is_locked(connection, "scheduler"), seconds=20)
 
 
+def test_an_output_that_is_not_unicode_makes_no_success_a_failure(
+    engine: sa.Engine, installation: Installation
+) -> None:
+    make_platform(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE conversations SET title = 'Füße ☃'")
+    command = "from housekeeping_pipelines.cli import main; main()"
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    hold = ("hold", "add", "row:conversations/1", "--until", "2999-01-01T01:00+02:00", "--reason", "Füße ☃")
+    for arguments in (("run", "delete_old_conversations"), hold, ("hold", "list"), ("check",)):
+        done = installation.python("-c", command, *arguments, **plain)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    # The moment is in the zone that it is said to be in.
+    assert "2998-12-31 23:00 UTC" in installation.python("-c", command, *hold, **plain).stdout
+    listed = json.loads(installation.python("-c", command, "hold", "list", "--json", **plain).stdout)
+    assert {hold["reason"] for hold in listed["holds"]} == {"Füße ☃"}
+
+
 def test_a_second_run_of_a_task_is_skipped_with_a_reason(engine: sa.Engine, installation: Installation) -> None:
     from housekeeping_pipelines.postgres.locks import task_lock
 

@@ -141,8 +141,8 @@ _ROWS = [
     Mutant(
         "rows beyond the budget of seconds",
         "execution/run.py",
-        "return max_seconds is not None and self.elapsed_seconds >= max_seconds",
-        "return False",
+        'return "max_seconds" if max_seconds is not None and self.elapsed_seconds >= max_seconds else None',
+        "return None",
         "deletion/test_guards.py -k max_seconds",
     ),
     Mutant(

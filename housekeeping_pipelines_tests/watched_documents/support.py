@@ -31,7 +31,6 @@ from housekeeping_pipelines_tests.deletion.support import Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from housekeeping_pipelines.deletion.store import Store
     from housekeeping_pipelines.execution.report import Report
     from housekeeping_pipelines.resources.embedder import Embedder
     from housekeeping_pipelines.resources.vector_store import Space, Vector, VectorStore
@@ -110,10 +109,6 @@ class OneStore:
         return PgVectorStore(make_engine(self.engine.url, pooled=8), self.embedder.space)
 
 
-def _no_store(name: str) -> Store:
-    raise AssertionError(f"nothing is in the store {name}")
-
-
 @dataclass
 class World:
     """One platform, and the parts of a sync over it."""
@@ -181,8 +176,11 @@ class World:
 
     def undo(self, run_id: str) -> Report:
         """Bring back what a run deleted; none of it is a file."""
-        stores = Stores(load_settings(Path("/nowhere"), {}))
-        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, stores))
+        return self.runner.run("undo", "undo", lambda run: trash.undo(run, run_id, self.stores))
+
+    @property
+    def stores(self) -> Stores:
+        return Stores(load_settings(self.folder, {}))
 
     def purge(self) -> Report:
         """Empty the trash."""
@@ -190,7 +188,7 @@ class World:
         return later.run(
             "purge_trash",
             "purge",
-            lambda run: trash.purge_trash(run, store_of=_no_store, retention_days=0, run_id=None),
+            lambda run: trash.purge_trash(run, store_of=self.stores.__getitem__, retention_days=0, run_id=None),
         )
 
     def entries(self) -> dict[str, Entry]:

@@ -127,7 +127,8 @@ def parse_until(text: str, now: datetime) -> datetime:
         raise ConfigurationError(f"--until is {text!r}", hint="accepted: a date such as 2027-01-31") from None
     if len(text) == len("2027-01-31"):
         moment = datetime.combine(moment, time.max)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    # It is shown in UTC, whatever the offset with which it was given.
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment <= now:
         raise ConfigurationError(f"--until {text} is in the past", hint="set a date in the future")
     return moment

@@ -307,7 +307,7 @@ class LocalFolder:
         """What the folder of `target` with so many parts is to be like, if it has to be made.
 
         Each is like the folder of `source` that has the same name, counted from the file; the others are like the
-        root, but the trash and its runs are open to their owner alone.
+        root, but the trash and its runs are open to its owner and its group alone.
         """
         left, made = source.split("/")[:-1], target.split("/")[:-1]
         same = 0
@@ -320,8 +320,10 @@ class LocalFolder:
                 with suppress(OSError):
                     # No part of the path of a file is a link, or it would not have been found.
                     return Attributes.of(self._root.joinpath(*left[: len(left) - counted]).lstat())
+                if TRASH_FOLDER in made[:parts]:
+                    return Attributes(0o700)
             of_root = Attributes.of(self._root.stat())
-            return replace(of_root, mode=0o700) if TRASH_FOLDER in made[:parts] else of_root
+            return replace(of_root, mode=of_root.mode & ~0o007) if TRASH_FOLDER in made[:parts] else of_root
 
         return attributes
 

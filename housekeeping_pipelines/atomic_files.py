@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,25 @@ def drafted(
         if not in_place:
             with suppress(OSError):
                 os.unlink(beside, dir_fd=folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are absent, which no other account may write, whatever the umask.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o755)
+
+
+def is_open_to_others(folder: Path) -> bool:
+    """Whether any account may put files into a folder, or replace what is in it."""
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def replace_file(file: Path | str, content: bytes, *, folder: int | None = None, keep_mode: bool = True) -> None:

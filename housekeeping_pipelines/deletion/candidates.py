@@ -23,6 +23,12 @@ SLICE_BLOCKS = 1000
 # How often the fixed cost of a slice is paid at most, such as a scan of a child table that has no index.
 MAX_SLICES = 32
 
+# A join without indexes is by hashes; where a type has none, it would take very long.
+_WITHOUT_INDEXES = (
+    "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;"
+    " SET LOCAL enable_nestloop = off; SET LOCAL statement_timeout = '60s'; SET TRANSACTION READ ONLY"
+)
+
 _LIST = "housekeeping_candidates"
 _CURSOR = "housekeeping_oldest_first"
 
@@ -78,6 +84,19 @@ class CandidateList:
             insert = sa.insert(self.listed).from_select(self.listed.c.keys(), listing.where(within, condition))
             self.candidates += connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
             connection.commit()
+
+    def survivors(self) -> int:
+        """How many rows of the list the policy still selects, by the rows themselves: no index is asked.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: it takes too long.
+        """
+        connection, table = self.connection, self.policy.table
+        same = (table.selectable.c[name] == self.listed.c[f"k{i}"] for i, name in enumerate(table.key))
+        with connection.begin():
+            connection.exec_driver_sql(_WITHOUT_INDEXES)
+            joined = sa.select(sa.func.count()).select_from(table.selectable).join(self.listed, sa.and_(*same))
+            return connection.scalar(joined.where(self.policy.condition)) or 0
 
     def _slices(self) -> list[sa.ColumnElement[bool]]:
         """Parts of the table by the position of its rows; the last is open, so that every row is in one of them."""

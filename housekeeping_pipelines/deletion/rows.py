@@ -119,6 +119,7 @@ class RowDeletion:
         self._rows: dict[str, int] = {}
         self._files: dict[str, int] = {}
         self._further: dict[str, int] = {}
+        self._roots = 0
         self._batch_size = min(FIRST_BATCH, limits.batch_size)
         self._locked_in_a_row = 0
 
@@ -151,6 +152,8 @@ class RowDeletion:
             ending, lost = ending or self.run.ending_of(error), True
         if lost:
             self._count_again()
+        elif ending is None and self._roots and not self.run.dry_run:
+            self._count_survivors()
         if self.run.dry_run:
             # The files follow their rows; a real run counts them when storage has confirmed their removal.
             tally.would_delete = self._rows | self._files
@@ -176,6 +179,21 @@ class RowDeletion:
         if self._rows and not self.run.dry_run:
             connection.execute(sa.select(sa.func.pg_logical_emit_message(True, "housekeeping", "")))
         connection.commit()
+
+    def _count_survivors(self) -> None:
+        """Compare what is left of the candidates with what was not deleted; more may have gone by other hands."""
+        label, tally = self.policy.table.label, self._tally
+        left = self._list.candidates - self._roots
+        try:
+            with INTERRUPTION.step():
+                found = self._list.survivors()
+        except sa.exc.DBAPIError as error:
+            reason = database_errors.describe(error)
+            tally.warnings.append(f"how many candidates are left in {label} is unknown: {reason}")
+            return
+        if found > left:
+            reason = f"{found:,} candidates are in the table, and {left:,} were left by the run: deleted rows are there"
+            tally.fail(label, reason)
 
     def _count_again(self) -> None:
         """Count what is in the trash: a server that crashed has undone the batches that did not reach its disk."""
@@ -341,6 +359,7 @@ class RowDeletion:
                 counted.update(result.rows.read(oid) or {})
         for reason, count in result.skipped.items():
             tally.skipped[reason] += count
+        self._roots += len(result.roots)
         for label, count in result.counts.items():
             self._rows[label] = self._rows.get(label, 0) + count
         for label, count in result.further.items():

@@ -23,6 +23,7 @@ from housekeeping_pipelines.application.tables import (
     processed_documents,
     security_events,
 )
+from housekeeping_pipelines.atomic_files import make_folder
 from housekeeping_pipelines.errors import Refused
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER
 from housekeeping_pipelines.stores.slugs import slug
@@ -120,7 +121,7 @@ def _named(connection: sa.Connection, store: str) -> Iterator[tuple[str, datetim
 
 def _fill(folder: Path, store: str, named: list[tuple[str, datetime]], rng: random.Random, now: datetime) -> int:
     """Returns how many files were written."""
-    (folder / FOLDER_MARKER).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / FOLDER_MARKER)
     files = {name: moment for name, moment in named if rng.random() >= _MISSING}
     for name in [name for name, _ in named if rng.random() < _ORPHANS]:
         parent, slash, leaf = name.rpartition("/")

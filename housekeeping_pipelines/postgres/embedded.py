@@ -32,6 +32,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
+from housekeeping_pipelines.atomic_files import make_folder
 from housekeeping_pipelines.errors import ConfigurationError, HousekeepingError, Unavailable
 from housekeeping_pipelines.postgres.binaries import (
     ROOT_FOLDER,
@@ -311,7 +312,7 @@ def _forget_reused_pid(mark: Path) -> None:
 
 def _made(folder: Path) -> Path:
     if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # If root runs this, the server's account must be able to reach its data.
         folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return folder

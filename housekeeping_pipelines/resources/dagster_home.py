@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dotenv.parser import parse_stream
 
 import housekeeping_pipelines
-from housekeeping_pipelines.atomic_files import replace_file, replace_with_link
+from housekeeping_pipelines.atomic_files import is_open_to_others, make_folder, replace_file, replace_with_link
 from housekeeping_pipelines.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,13 @@ def dagster_home(settings: Settings, package: Path | None = None) -> Path:
     home = settings.housekeeping_home / "dagster"
     file = home / _CONFIGURATION
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
+        for folder in (home.parent, home):
+            if is_open_to_others(folder):
+                raise ConfigurationError(
+                    f"any account may write to {folder}, and Dagster executes what a file in it says",
+                    hint=f"chmod o-w {shlex.quote(str(folder))}",
+                )
         if not _is_ours(file):
             return home
         if not carried.exists():

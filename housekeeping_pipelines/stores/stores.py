@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from housekeeping_pipelines.application.config import STORES, load_config
 from housekeeping_pipelines.application.sample import is_sample_folder
+from housekeeping_pipelines.atomic_files import make_folder
 from housekeeping_pipelines.deletion.store import Store
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.object_storage.local_folder import TRASH_FOLDER, LocalFolder
@@ -87,7 +88,7 @@ class Stores:
         path, variable = folders[name]
         if variable is None:
             # The stand-in for a store that is not configured is an empty folder.
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         storage = LocalFolder(
             path,
             variable=variable,

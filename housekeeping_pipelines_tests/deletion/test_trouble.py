@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from housekeeping_pipelines.deletion import candidates
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
 from housekeeping_pipelines_tests.deletion.support import (
@@ -18,6 +19,7 @@ from housekeeping_pipelines_tests.deletion.support import (
     column,
     contents,
     delete,
+    family,
     old_rows,
     rows,
     scalar,
@@ -443,3 +445,35 @@ def test_a_table_that_is_gone_before_the_run_is_one_line(engine: sa.Engine) -> N
     report = delete(engine, explosive)
     assert (report.status, report.error_type) == ("failed", "HousekeepingError")
     assert report.message == "the database refuses: division by zero"
+
+
+def test_candidates_that_are_there_again_are_told_with_both_numbers(engine: sa.Engine) -> None:
+    """As by an import of old rows; or by an index that is corrupt, since none is asked."""
+    family(engine)
+
+    def put_back(done: int) -> None:
+        if done == 10:
+            sql(engine, f"INSERT INTO parents VALUES (1, '{OLD}', 'again'), (2, '{YOUNG}', 'anew')")
+
+    report = delete(engine, "parents", runner=task_runner(engine, observer=Watcher(put_back)), batch_size=1)
+    assert (report.status, report.deleted["parents"]) == ("partial", 10)
+    assert [each.reason for each in report.failed] == [
+        "1 candidates are in the table, and 0 were left by the run: deleted rows are there"
+    ]
+
+
+def test_fewer_than_were_left_are_no_difference(engine: sa.Engine) -> None:
+    family(engine)
+    sql(engine, "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    report = delete(engine, "parents", batch_size=1, max_rows=6)
+    assert (report.status, report.stopped_reason, report.deleted["parents"]) == ("succeeded", "max_rows", 2)
+
+
+def test_a_count_that_could_not_be_made_is_unknown(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    family(engine)
+    monkeypatch.setattr(candidates, "_WITHOUT_INDEXES", "SET LOCAL statement_timeout = '1ms'; SELECT pg_sleep(1)")
+    report = delete(engine, "parents")
+    assert (report.status, report.deleted["parents"]) == ("succeeded", 10)
+    assert report.warnings[-1] == (
+        "how many candidates are left in parents is unknown: canceling statement due to statement timeout"
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from dotenv import dotenv_values
@@ -10,6 +12,10 @@ from dotenv import dotenv_values
 from housekeeping_pipelines.errors import ConfigurationError
 from housekeeping_pipelines.resources.dagster_home import dagster_home, write_env_file
 from housekeeping_pipelines.settings import Settings, load_settings
+from housekeeping_pipelines_tests.support import Installation, make_platform
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 @pytest.fixture
@@ -121,3 +127,26 @@ class TestEnvFile:
         write_env_file(tmp_path, tmp_path)
         assert (tmp_path / ".env").is_symlink()
         assert (tmp_path / "real").read_text().startswith("A=1\nDAGSTER_HOME=")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_what_is_executed_is_closed_to_other_accounts_under_any_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        home = dagster_home(load_settings(tmp_path, {}))
+    finally:
+        os.umask(before)
+    for path in (home.parent, home, home / "dagster.yaml"):
+        assert not path.stat().st_mode & 0o022, path
+    # What an earlier version left open is not used.
+    home.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="any account may write") as caught:
+        dagster_home(load_settings(tmp_path, {}))
+    assert caught.value.hint == f"chmod o-w {home}"
+
+
+def test_a_run_leaves_nothing_in_dagsters_home(engine: sa.Engine, installation: Installation) -> None:
+    make_platform(engine)
+    installation.json("run", "delete_old_conversations")
+    home = installation.directory / ".housekeeping" / "dagster"
+    assert [path.name for path in home.rglob("*")] == ["dagster.yaml"]

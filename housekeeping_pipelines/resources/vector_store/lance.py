@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from housekeeping_pipelines.atomic_files import make_folder
 from housekeeping_pipelines.clock import utc_now
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
 from housekeeping_pipelines.resources.vector_store import Generation, Hit, Space, StoredDocument
@@ -302,7 +303,7 @@ class LanceStore:
         if self._exists():
             return
         with self._errors_translated():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             with self._exclusive_lock():
                 if self._exists():
                     return

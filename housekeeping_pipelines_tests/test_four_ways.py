@@ -13,6 +13,10 @@ import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from housekeeping_pipelines_tests.deletion.support import scalar
+from housekeeping_pipelines_tests.hammer.test_kill import make_rows
 from housekeeping_pipelines_tests.support import (
     MESSAGES_EACH,
     OLD_CONVERSATIONS,
@@ -38,6 +42,7 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+_TERMINATE = "mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"
 _RUNS = """
 { runsOrError(filter: {pipelineName: "daily_housekeeping_job"}) {
     ... on Runs { results { runId status tags { key value } } } } }
@@ -129,13 +134,43 @@ def test_command_queue_graphql_and_schedule_tell_the_same(engine: sa.Engine, ins
     assert rows(engine) == before
 
 
-def launched(address: str) -> str | None:
+@pytest.mark.parametrize("how", ["Terminate", "max_runtime"])
+def test_a_run_that_dagster_ends_says_what_it_did(engine: sa.Engine, installation: Installation, how: str) -> None:
+    make_rows(engine, 8_000)
+    assert installation.run("init").returncode == 0
+    trashed = "SELECT count(*) FROM housekeeping.trash_batches"
+    there = "SELECT count(*) FROM pg_class WHERE relname = 'trash_batches'"
+    with web_ui(installation) as address:
+        limit = [{"key": "dagster/max_runtime", "value": "1"}] if how == "max_runtime" else []
+        config = {"ops": {"delete_old_conversations": {"config": {"batch_size": 1, "allow_large_deletion": True}}}}
+        job = "delete_old_conversations_job"
+        run_id = until(lambda: launched(address, job, config, limit), seconds=90)
+        until(lambda: scalar(engine, there) and scalar(engine, trashed) > 3, seconds=90)
+        if how == "Terminate":
+            assert graphql(address, _TERMINATE, run=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        script = ["-c", _REPORTS, run_id]
+
+        def report() -> Any:
+            found = installation.python(*script, **dagster_home(installation)).stdout
+            return json.loads(found)[run_id].get("delete_old_conversations")
+
+        # The daemon looks for runs that are over their time every 30 s.
+        said = until(report, seconds=120)
+    assert (said["status"], said["stopped_reason"]) == ("partial", "interrupted")
+    gone = 8_000 - scalar(engine, "SELECT count(*) FROM conversations")
+    assert 3 < said["deleted"]["conversations"] == gone < 8_000
+
+
+def launched(address: str, job: str = "daily_housekeeping_job", config: Any = None, tags: Any = ()) -> str | None:
     selector = {
         "repositoryLocationName": "housekeeping",
         "repositoryName": "__repository__",
-        "pipelineName": "daily_housekeeping_job",
+        "pipelineName": job,
     }
-    found = graphql(address, _LAUNCH, params={"selector": selector, "runConfigData": {}, "mode": "default"})
+    params = {
+        "selector": selector, "runConfigData": config or {}, "mode": "default", "executionMetadata": {"tags": [*tags]},
+    }  # fmt: skip
+    found = graphql(address, _LAUNCH, params=params)
     if not found or found["launchRun"]["__typename"] != "LaunchRunSuccess":
         return None
     run_id: str = found["launchRun"]["run"]["runId"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from housekeeping_pipelines.deletion import candidates
+from housekeeping_pipelines.migrations import ensure_schema
+from housekeeping_pipelines.postgres.embedded import embedded_server
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
 from housekeeping_pipelines_tests.deletion.support import (
@@ -31,6 +35,7 @@ from housekeeping_pipelines_tests.deletion.support import (
     undo,
     until,
 )
+from housekeeping_pipelines_tests.postgres.holder import reachable_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -447,6 +452,26 @@ def test_a_table_that_is_gone_before_the_run_is_one_line(engine: sa.Engine) -> N
     assert report.message == "the database refuses: division by zero"
 
 
+@pytest.mark.parametrize("state", ["53100", "53200", "58030"], ids=["disk full", "out of memory", "disk error"])
+def test_a_server_that_is_full_ends_the_run_with_what_was_committed(engine: sa.Engine, state: str) -> None:
+    """It is the trouble of no row, so that not each of them is tried."""
+    family(engine)
+    sql(
+        engine,
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF OLD.id > 4 THEN RAISE EXCEPTION USING ERRCODE = '{state}', MESSAGE = 'could not extend file'; END IF;"
+        " RETURN OLD; END $$",
+        "CREATE TRIGGER is_full BEFORE DELETE ON parents FOR EACH ROW EXECUTE FUNCTION fails()",
+    )
+    report = delete(engine, "parents", batch_size=1)
+    left = scalar(engine, "SELECT count(*) FROM parents")
+    assert (report.status, report.message) == ("failed", "the database refuses: could not extend file")
+    assert report.deleted == {"parents": 10 - left, "children": 2 * (10 - left)}
+    assert left == 6
+    sql(engine, "DROP TRIGGER is_full ON parents")
+    assert delete(engine, "parents", run_id="run-2").deleted["parents"] == left
+
+
 def test_candidates_that_are_there_again_are_told_with_both_numbers(engine: sa.Engine) -> None:
     """As by an import of old rows; or by an index that is corrupt, since none is asked."""
     family(engine)
@@ -477,3 +502,43 @@ def test_a_count_that_could_not_be_made_is_unknown(engine: sa.Engine, monkeypatc
     assert report.warnings[-1] == (
         "how many candidates are left in parents is unknown: canceling statement due to statement timeout"
     )
+
+
+def test_a_server_that_crashes_leaves_the_rows_that_the_report_counts() -> None:
+    """A batch does not wait for the disk: a crash undoes those that did not reach it."""
+    with reachable_folder() as home:
+        server = embedded_server(home)
+        server.ensure_database("platform")
+        engine = make_engine(server.url("platform"))
+        ensure_schema(engine)
+        sql(
+            engine,
+            "CREATE TABLE parents (id int PRIMARY KEY, at timestamptz)",
+            "CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents)",
+            "CREATE INDEX ON children (parent)",
+            f"INSERT INTO parents SELECT n, '{OLD}' FROM generate_series(1, 2000) n",
+            "INSERT INTO children SELECT n, 1 + n % 2000 FROM generate_series(1, 4000) n",
+        )
+        killed: list[int] = []
+
+        def crash(done: int) -> None:
+            if done >= 60 and not killed:
+                # As the kernel does when it is short of memory.
+                killed.append(scalar(engine, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"))
+                os.kill(killed[0], signal.SIGKILL)
+
+        runner = task_runner(engine, observer=Watcher(crash))
+        report = delete(engine, "parents", runner=runner, batch_size=1, allow_large_deletion=True)
+        assert (report.status, report.error_type, len(killed)) == ("failed", "Unavailable", 1)
+        until(lambda: _answers(engine), seconds=60)
+        left = scalar(engine, "SELECT count(*) FROM parents")
+        assert report.deleted == {"parents": 2_000 - left, "children": 2 * (2_000 - left)}
+        assert came_back(undo(engine)) == report.deleted
+        engine.dispose()
+
+
+def _answers(engine: sa.Engine) -> bool:
+    try:
+        return bool(scalar(engine, "SELECT true"))
+    except sa.exc.OperationalError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,8 @@ from housekeeping_pipelines_tests.surface import describing
 def test_every_exit_code_is_documented() -> None:
     said = {int(row["code"]) for row in table_of("README.md", "code")}
     codes = describing.exit_codes()
-    assert said == {*codes["errors"].values(), *codes["statuses"].values(), INTERRUPTED}
+    signals = {INTERRUPTED, 128 + signal.SIGTERM}
+    assert said == {*codes["errors"].values(), *codes["statuses"].values(), *signals}
     statuses = {named(row["status"])[0]: row["exit code"] for row in table_of("docs/reports.md", "status")}
     assert {name: int(code.split(",")[0]) for name, code in statuses.items()} == codes["statuses"]
     order = re.search(r"that of the worst task: (\d) before (\d) before (\d) before (\d)\.", text_of("docs/reports.md"))

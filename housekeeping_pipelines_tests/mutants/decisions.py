@@ -435,6 +435,48 @@ _FILES = [
         "        pass",
         "sessions/test_cleanup.py -k without_storage_cleanup",
     ),
+    Mutant(
+        "what waits for its removal from the bucket while STORAGE_CLEANUP_ENABLED is false",
+        "deletion/drain.py",
+        "            drained.disabled[name] = store.disabled\n            continue",
+        "            drained.disabled[name] = store.disabled",
+        "sessions/test_cleanup.py -k without_storage_cleanup",
+    ),
+    Mutant(
+        "the trash of the bucket while STORAGE_CLEANUP_ENABLED is false",
+        "deletion/file_trash.py",
+        "            part.disabled[store] = opened.disabled\n            continue",
+        "            part.disabled[store] = opened.disabled",
+        "sessions/test_cleanup.py -k without_storage_cleanup",
+    ),
+    Mutant(
+        "a session with an object that is held",
+        "deletion/batch.py",
+        "            if holds.any_name(column.store):",
+        "            if False:",
+        "sessions/test_cleanup.py -k held",
+    ),
+    Mutant(
+        "a file that an interrupted attempt moved, under other settings",
+        "deletion/files.py",
+        "    return entry.trash_name or store.trash_name(entry.run_id, entry.name)",
+        "    return store.trash_name(entry.run_id, entry.name)",
+        "deletion/test_interrupted_moves.py",
+    ),
+    Mutant(
+        "a file that was written anew after an interrupted move",
+        "deletion/files.py",
+        "        names, outcome = in_order(self._undecided()), self.outcome",
+        "        names, outcome = in_order(self._by_name), self.outcome",
+        "deletion/test_interrupted_moves.py",
+    ),
+    Mutant(
+        "what no record knows in the trash",
+        "deletion/leftovers.py",
+        "        record(connection, store.name, files, now)",
+        "        storage.remove([each.trash_name for each in files])",
+        "deletion/test_interrupted_moves.py -k no_record",
+    ),
 ]
 
 

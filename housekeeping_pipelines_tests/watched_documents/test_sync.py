@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,12 @@ import sqlalchemy as sa
 
 from housekeeping_pipelines.application.config import HousekeepingConfig
 from housekeeping_pipelines.errors import ConfigurationError, Unavailable
+from housekeeping_pipelines.execution.interruption import INTERRUPTION
 from housekeeping_pipelines.postgres.engine import make_engine
 from housekeeping_pipelines.postgres.locks import task_lock
 from housekeeping_pipelines.watched_documents import administration
 from housekeeping_pipelines.watched_documents.sources import Content, Failed, Gone
-from housekeeping_pipelines_tests.deletion.support import column, sql
+from housekeeping_pipelines_tests.deletion.support import Watcher, column, sql
 from housekeeping_pipelines_tests.watched_documents.support import DAY, NEW, OLD, START, WEEK, World
 
 if TYPE_CHECKING:
@@ -124,6 +127,30 @@ def test_a_run_out_of_time_begins_no_more(world: World) -> None:
     synced(world, "a.example", "b.example")
     report = world.sync(max_seconds=0.0)
     assert (report.stopped_reason, report.unchanged, report.skipped["budget"]) == ("max_seconds", 0, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_the_documents_that_it_is_at(world: World, number: signal.Signals) -> None:
+    addresses = [f"{letter}.example" for letter in "abcdefgh"]
+    synced(world, *addresses)
+    world.source.by_address |= {address: Content(NEW) for address in addresses}
+
+    def interrupt(done: int) -> None:
+        if done and not INTERRUPTION:
+            signal.raise_signal(number)
+
+    world.runner = replace(world.runner, observer=Watcher(interrupt))
+    report = world.sync(concurrency=1)
+    try:
+        assert (report.status, report.stopped_reason) == ("partial", "interrupted")
+        assert report.message == f"interrupted by {number.name}; the next run goes on"
+        texts = [world.text(f"{address}.json@1")["pageContent"] for address in addresses]
+        assert report.updated == texts.count(NEW)
+        assert 1 <= report.updated < len(addresses)
+    finally:
+        INTERRUPTION.clear()
+    world.runner = replace(world.runner, observer=Watcher())
+    assert report.updated + world.sync().updated == len(addresses)
 
 
 def test_one_bad_document_never_touches_another(world: World, tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ class Interruption:
             yield
             return
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
+        # A shell starts background processes with SIGINT ignored, so that Ctrl-C is not meant for them.
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in before:
             signal.signal(number, self._receive)
         try:
             yield

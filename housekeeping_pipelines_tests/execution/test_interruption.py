@@ -77,6 +77,16 @@ class TestSignals:
             with pytest.raises(Interrupted), interruption.task():
                 raise AssertionError("it began")
 
+    def test_a_signal_that_is_ignored_stays_ignored(self) -> None:
+        interruption = Interruption()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with interruption.listening():
+                signal.raise_signal(signal.SIGINT)
+            assert (bool(interruption), signal.getsignal(signal.SIGINT)) == (False, signal.SIG_IGN)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def test_another_thread_gets_no_signals(self) -> None:
         found: list[Any] = []
 

@@ -10,6 +10,13 @@ from housekeeping_pipelines.foreign_text import shown
 # serialization_failure, deadlock_detected, lock_not_available, query_canceled.
 TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
 
+# What libpq says, always in English, of a server that does not answer; and a server that is about to, in English.
+_NOT_REACHED = (
+    "Is the server running", "could not translate host name", "timeout expired", "could not connect", "refused",
+    "could not receive data", "could not send data", "closed the connection", "No route to host", "unreachable",
+    "reset by peer", "starting up", "shutting down", "recovery mode", "too many", "remaining connection slots",
+)  # fmt: skip
+
 # Classes of SQLSTATE that concern a row and not the statement: data, integrity, triggered data change, rollback,
 # with check option, object state, a cancelled statement, raise exception.
 _ROW_ERRORS = ("22", "23", "27", "40", "44", "55", "57014", "P0")
@@ -54,6 +61,11 @@ def explain(error: sa.exc.DBAPIError, url: sa.URL, *, setting: str = "DATABASE_U
     if "does not exist" in text and not sqlstate(error):
         return ConfigurationError(f"the database at {where} refuses: {_last_clause(text)}", hint=f"check {setting}")
     if not sqlstate(error) and isinstance(error, sa.exc.OperationalError):
+        if not any(words in text for words in _NOT_REACHED):
+            # The server has answered, in its own language: libpq tells no SQLSTATE of a connection that it refuses.
+            return ConfigurationError(
+                f"the database at {where} refuses user {url.username!r}: {_last_clause(text)}", hint=f"check {setting}"
+            )
         return Unavailable(
             f"the database at {where} cannot be reached: {_last_clause(text)}",
             hint=f"start it, or check {setting}; unset, an embedded PostgreSQL is used",

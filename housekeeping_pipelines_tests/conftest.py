@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="hammer for minutes instead of seconds")
     parser.addoption("--rewrite-surface", action="store_true", help="write the files of surface/ anew")
     parser.addoption("--postgres", metavar="FOLDER", help="use the server whose socket (port 5432) is there instead")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals() -> None:
+    """A shell starts background processes with SIGINT ignored, and tests send it to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ class CandidateList:
             connection.commit()
 
     def survivors(self) -> int:
-        """How many rows of the list the policy still selects, by the rows themselves: no index is asked.
+        """How many rows of the list the policy still selects by their own columns: no index is asked.
 
         Raises:
             sqlalchemy.exc.DBAPIError: it takes too long.
@@ -96,7 +96,8 @@ class CandidateList:
         with connection.begin():
             connection.exec_driver_sql(_WITHOUT_INDEXES)
             joined = sa.select(sa.func.count()).select_from(table.selectable).join(self.listed, sa.and_(*same))
-            return connection.scalar(joined.where(self.policy.condition)) or 0
+            # Rows that only a child keeps were left, too, and to ask for the children would cost a scan of theirs.
+            return connection.scalar(joined.where(self.policy.own_condition)) or 0
 
     def _slices(self) -> list[sa.ColumnElement[bool]]:
         """Parts of the table by the position of its rows; the last is open, so that every row is in one of them."""

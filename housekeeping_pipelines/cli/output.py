@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -44,8 +45,18 @@ def escape(text: str) -> str:
     return markup.escape(shown(text))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        stop_writing()
+
+
 def console() -> Console:
-    return Console(highlight=False)
+    return _Console(highlight=False)
+
+
+def stop_writing() -> None:
+    """Go on although no one reads any more, like `head` after its lines: the exit code is that of what was done."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command() -> str:
@@ -72,7 +83,11 @@ def as_json(document: Any) -> None:
 def _print_json(document: Any) -> None:
     # JSON has a form for what the output's encoding has not.
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=not is_unicode)) + "\n")
+    try:
+        sys.stdout.write(in_json(json.dumps(document, indent=2, default=str, ensure_ascii=not is_unicode)) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stop_writing()
 
 
 def error(kind: str, message: str, hint: str | None, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -271,6 +272,25 @@ def test_a_second_scheduler_is_refused_as_long_as_the_first_lives(
         process.communicate()
     with engine.connect() as connection:
         until(lambda: not is_locked(connection, "scheduler"), seconds=20)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_output_that_no_one_reads_makes_no_success_a_failure(
+    engine: sa.Engine, installation: Installation, as_json: bool
+) -> None:
+    """As in a pipe to `head`."""
+    make_platform(engine)
+    run_id = installation.json("run", "delete_old_conversations")["run_id"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from housekeeping_pipelines.cli import main; main()", "undo", run_id]
+    done = subprocess.run(
+        [*command, *(["--json"] if as_json else [])], cwd=installation.directory, env=installation.environment(),
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, "BrokenPipe" in done.stderr) == (0, False), done.stderr
+    assert rows(engine)["conversations"] == 20
 
 
 def test_an_output_that_is_not_unicode_makes_no_success_a_failure(

@@ -13,7 +13,7 @@ from housekeeping_pipelines.resources.vectors import Vectors
 from housekeeping_pipelines.settings import Settings, load_settings
 from housekeeping_pipelines.stores.stores import Stores
 
-# The settings of whoever queued a run, as JSON: they hold for it, whatever the process that does it has.
+# The settings with which a run was queued, as JSON: they hold for it, whatever the process that does it has.
 SETTINGS_TAG = "housekeeping/settings"
 
 

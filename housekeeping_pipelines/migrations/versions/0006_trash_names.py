@@ -1,4 +1,4 @@
-"""Where an object of the outbox is moved, so that whoever continues an interrupted move knows both of its names."""
+"""Where an object of the outbox is moved, so that an interrupted move can be continued by both of its names."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -264,22 +264,23 @@ def announce(connection: sa.Connection, entries: Sequence[Entry]) -> set[int]:
         task=("text[]", [entry.task for entry in entries]),
         trash_name=("text[]", [entry.trash_name for entry in entries]),
     )
-    mine = sa.and_(file_outbox.c.id == given.c.id, file_outbox.c.attempts == given.c.attempts)
-    statement = sa.update(file_outbox).where(mine).values({n: given.c[n] for n in ("run_id", "task", "trash_name")})
+    values = {name: given.c[name] for name in ("run_id", "task", "trash_name")}
+    statement = sa.update(file_outbox).where(_is_leased(given)).values(values)
     return set(connection.scalars(statement.returning(file_outbox.c.id)))
 
 
 def lock_leased(connection: sa.Connection, entries: Sequence[Entry]) -> set[int]:
-    """Lock the entries that are still leased to the caller, until the transaction ends; returns their ids.
-
-    A lease that ran out may have gone to another worker, and each attempt has its number.
-    """
+    """Lock the entries that are still leased to the caller, until the transaction ends; returns their ids."""
     given = rows_of(
         id=("bigint[]", [entry.id for entry in entries]), attempts=("int[]", [entry.attempts for entry in entries])
     )
-    mine = sa.and_(file_outbox.c.id == given.c.id, file_outbox.c.attempts == given.c.attempts)
-    statement = sa.select(file_outbox.c.id).join_from(file_outbox, given, mine).order_by(file_outbox.c.id)
+    statement = sa.select(file_outbox.c.id).join_from(file_outbox, given, _is_leased(given)).order_by(file_outbox.c.id)
     return set(connection.scalars(statement.with_for_update(of=file_outbox)))
+
+
+def _is_leased(given: sa.TableValuedAlias) -> sa.ColumnElement[bool]:
+    # A lease that ran out may have gone to another worker, and each attempt has its number.
+    return sa.and_(file_outbox.c.id == given.c.id, file_outbox.c.attempts == given.c.attempts)
 
 
 def backoff(attempts: int) -> timedelta:

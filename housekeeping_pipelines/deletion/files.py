@@ -136,7 +136,7 @@ class FileRemoval:
         names = in_order(begun[place] for place in moved)
         in_place = {found.name for found in storage.examine(names)}
         kept = self._in_use(names) | self._held(names)
-        # One object under both names loses the second; otherwise the first was written anew, and stays as it is.
+        # One object under both names loses the second; otherwise the first was written again, and stays as it is.
         back = storage.move_many({place: begun[place] for place in moved if begun[place] in in_place | kept})
         if back.unavailable is not None:
             raise back.unavailable

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from housekeeping_pipelines.deletion.limits import Limits
     from housekeeping_pipelines.deletion.plan import Plan
     from housekeeping_pipelines.deletion.store import Store
+    from housekeeping_pipelines.execution.report import StoppedReason
     from housekeeping_pipelines.execution.run import Run
     from housekeeping_pipelines.postgres.catalog import Table
 
@@ -89,6 +90,13 @@ def check_enabled(store: Store) -> None:
 def is_paused(connection: sa.Connection) -> bool:
     """Whether `housekeeping pause` is in effect."""
     return paused_reason(connection) is not None
+
+
+def reason_to_stop(run: Run, max_seconds: float | None = None) -> StoppedReason | None:
+    """Why a run takes up nothing new: a signal, its time, or a pause; None: it may go on. Ends the transaction."""
+    reason = run.has_to_stop(max_seconds) or ("paused" if is_paused(run.connection) else None)
+    run.connection.rollback()
+    return reason
 
 
 def check_privileges(connection: sa.Connection, plan: Plan, *, trashed: bool) -> None:

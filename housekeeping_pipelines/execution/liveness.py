@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from housekeeping_pipelines.errors import HousekeepingError
-from housekeeping_pipelines.postgres.engine import make_engine
-from housekeeping_pipelines.postgres.locks import is_locked, try_session_lock
+from housekeeping_pipelines.postgres.locks import is_locked
+from housekeeping_pipelines.postgres.process_lock import locked_session
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,17 +38,17 @@ def announce(database: Database, run_id: str) -> str | None:
     """Hold a run's lock from now on, until this process ends, withdraws it or announces another run.
 
     Returns:
-        the identity of the database, by which others find the lock; None if it does not answer.
+        the identity of the database, by which others find the lock; None if it does not answer, or another process
+            does the run.
     """
     if _Announced.run_id == run_id and _Announced.connection is not None and not _Announced.connection.invalidated:
         return _Announced.database
     withdraw()
     try:
-        engine = make_engine(database.engine.url, application_name=f"housekeeping {run_id}")
-        connection = engine.connect()
-        # It is idle from now on, which a server may be set to end.
-        connection.exec_driver_sql("SET idle_session_timeout = 0")
-        try_session_lock(connection, _lock(run_id))
+        url = database.engine.url
+        connection = locked_session(url, _lock(run_id), application_name=f"housekeeping {run_id}")
+        if connection is None:
+            return None
         _Announced.database = identity(connection)
         connection.commit()
     except (HousekeepingError, sa.exc.DBAPIError):

@@ -41,8 +41,7 @@ def drain_outbox(
         return tally.report(run)
 
     def may_go_on() -> bool:
-        tally.stopped_reason = run.has_to_stop() or ("paused" if guards.is_paused(connection) else None)
-        connection.commit()
+        tally.stopped_reason = guards.reason_to_stop(run)
         return tally.stopped_reason is None
 
     drained, left, ending = DrainResult(), [], None

@@ -163,7 +163,7 @@ def purge_trash(
         return tally.report(run)
 
     def may_go_on() -> bool:
-        tally.stopped_reason = run.has_to_stop() or ("paused" if guards.is_paused(connection) else None)
+        tally.stopped_reason = guards.reason_to_stop(run)
         return tally.stopped_reason is None
 
     purged, ending = Purged(), None

@@ -185,11 +185,8 @@ class OrphanCleanup:
         """Remove batch by batch; returns the reason if it stops early."""
         run = self.run
         for batch in self._batches():
-            if (reason := run.has_to_stop(self.limits.max_seconds)) is not None:
+            if (reason := guards.reason_to_stop(run, self.limits.max_seconds)) is not None:
                 return reason
-            if guards.is_paused(run.connection):
-                return "paused"
-            run.connection.rollback()
             with INTERRUPTION.step():
                 outcome = self._remove(batch)
             if outcome.unavailable is not None:

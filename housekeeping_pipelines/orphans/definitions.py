@@ -177,7 +177,7 @@ def capability(settings: Settings, config: HousekeepingConfig) -> Capability:
         ORPHAN_OBJECTS: settings.cleanup_orphan_objects_cron,
         ORPHAN_VECTORS: settings.cleanup_orphan_vectors_cron,
     }
-    disabled = None if settings.storage_cleanup_enabled else "STORAGE_CLEANUP_ENABLED is false"
+    disabled = Stores(settings).disabled.get(BUCKET)
     return Capability(
         tasks=(ORPHAN_DOCUMENTS, ORPHAN_MEDIA, ORPHAN_OBJECTS, ORPHAN_VECTORS),
         schedules=(

@@ -159,11 +159,8 @@ class VectorCleanup:
                 for each in chosen:
                     run.observer.on_item(f"{VECTORS}/{each.name}")
             else:
-                if (reason := run.has_to_stop(self.limits.max_seconds)) is not None:
+                if (reason := guards.reason_to_stop(run, self.limits.max_seconds)) is not None:
                     return reason
-                if guards.is_paused(run.connection):
-                    return "paused"
-                run.connection.rollback()
                 with INTERRUPTION.step():
                     self._delete([each.name for each in chosen])
             tally.deal_with(chosen)

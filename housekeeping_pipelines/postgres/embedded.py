@@ -26,7 +26,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 import sqlalchemy as sa
@@ -147,7 +147,11 @@ def has_database(server: sa.URL, name: str) -> bool:
         psycopg.Error: the server cannot be reached.
     """
     with _connect(server) as connection:
-        return bool(connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount)
+        return _has_database(connection, name)
+
+
+def _has_database(connection: psycopg.Connection[Any], name: str) -> bool:
+    return bool(connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount)
 
 
 def create_database(server: sa.URL, name: str) -> None:
@@ -157,7 +161,7 @@ def create_database(server: sa.URL, name: str) -> None:
         psycopg.Error: the server cannot be reached, or permission is missing.
     """
     with _connect(server) as connection:
-        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount:
+        if not _has_database(connection, name):
             # Losing a race raises one or the other, depending on the timing.
             with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

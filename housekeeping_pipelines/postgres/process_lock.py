@@ -31,19 +31,33 @@ def hold(url: sa.URL, name: str, *, setting: str) -> None:
         Refused: another process holds it; the text says which.
         ConfigurationError, Unavailable: the database cannot be used.
     """
-    engine = make_engine(url, application_name=f"housekeeping {name} {socket.gethostname()} {os.getpid()}"[:63])
-    with opened(engine, setting=setting):
-        connection = engine.connect()
-        # It is idle from now on, which a server may be set to end.
-        connection.exec_driver_sql("SET idle_session_timeout = 0")
-        if not try_session_lock(connection, name):
-            other = next(iter(holders(connection, name)), "").removeprefix("housekeeping ")
-            connection.close()
+    session = f"housekeeping {name} {socket.gethostname()} {os.getpid()}"[:63]
+    with opened(make_engine(url), setting=setting) as engine:
+        connection = locked_session(engine.url, name, application_name=session)
+        if connection is None:
+            with engine.connect() as other:
+                holder = next(iter(holders(other, name)), "").removeprefix("housekeeping ")
             raise Refused(
-                f"a {name} is running on the database {url.database} already{f' ({other})' if other else ''}",
+                f"a {name} is running on the database {url.database} already{f' ({holder})' if holder else ''}",
                 hint="stop that one first: each would start the same runs",
             )
-        connection.commit()
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     os.set_inheritable(driver.fileno(), True)
     _held.append(connection)
+
+
+def locked_session(url: sa.URL, name: str, *, application_name: str) -> sa.Connection | None:
+    """A session that holds a lock until it is closed; None if another has it.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database cannot be used.
+    """
+    connection = make_engine(url, application_name=application_name).connect()
+    # It is idle from now on, which a server may be set to end.
+    connection.exec_driver_sql("SET idle_session_timeout = 0")
+    taken = try_session_lock(connection, name)
+    connection.commit()
+    if not taken:
+        connection.close()
+        return None
+    return connection

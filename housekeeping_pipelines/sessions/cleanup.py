@@ -73,8 +73,7 @@ def _drained(run: Run, report: SessionReport, store_of: Callable[[str], Store], 
 
     def may_go_on() -> bool:
         nonlocal reason
-        stop = run.has_to_stop(limits.max_seconds) or ("paused" if guards.is_paused(run.connection) else None)
-        run.connection.rollback()
+        stop = guards.reason_to_stop(run, limits.max_seconds)
         reason = stop or reason
         return stop is None
 

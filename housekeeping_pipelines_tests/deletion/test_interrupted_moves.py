@@ -1,4 +1,4 @@
-"""A move that was interrupted is judged by both names, whoever continues it and whatever the settings say by then."""
+"""A move that was interrupted is judged by both names, however it is continued and whatever the settings say then."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_file_is_always_somewhere(
     contents = sorted(text for texts in where.values() for text in texts)
     is_final = continuation.__name__ == "trash_off_and_drain"
     if beginning is written_anew:
-        assert where["a/one.txt"] == ["new"], "what was written anew is nothing that a run chose"
+        assert where["a/one.txt"] == ["new"], "what was written again is nothing that a run chose"
         assert contents == ["new", "old"]
     elif is_final and beginning in (not_begun, linked):
         assert contents == []

@@ -478,7 +478,7 @@ def test_candidates_that_are_there_again_are_told_with_both_numbers(engine: sa.E
 
     def put_back(done: int) -> None:
         if done == 10:
-            sql(engine, f"INSERT INTO parents VALUES (1, '{OLD}', 'again'), (2, '{YOUNG}', 'anew')")
+            sql(engine, f"INSERT INTO parents VALUES (1, '{OLD}', 'again'), (2, '{YOUNG}', 'new')")
 
     report = delete(engine, "parents", runner=task_runner(engine, observer=Watcher(put_back)), batch_size=1)
     assert (report.status, report.deleted["parents"]) == ("partial", 10)

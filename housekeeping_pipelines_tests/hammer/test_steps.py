@@ -153,7 +153,7 @@ def drain(task: str, world: World) -> None:
 def written_anew(task: str, world: World) -> None:
     for store, name in (("media", "a/1.jpg"), ("bucket", "s0/a.pdf")):
         if name not in world.files(store):
-            world.put(store, name, content="anew", age=timedelta(0))
+            world.put(store, name, content="new", age=timedelta(0))
     drain(task, world)
 
 
@@ -190,7 +190,7 @@ def check(task: str, world: World, *, may_be_gone: bool) -> None:
         [f"media {name}" for name in ("used", "a/1", "a/2", "3", "4")]
         + [f"bucket {number}{name}" for number in range(SESSIONS) for name in "ab"]
     )
-    anew = found.pop("anew", 0)
+    rewritten = found.pop("new", 0)
     if may_be_gone:
         assert found.keys() <= expected.keys()
         assert found["media used"] == 1
@@ -214,9 +214,9 @@ def check(task: str, world: World, *, may_be_gone: bool) -> None:
     if task in ("undo", "purge"):
         do(task, world, "run-1")
         # An undo overwrites nothing.
-        assert on_record(world) <= (anew if task == "undo" else 0)
+        assert on_record(world) <= (rewritten if task == "undo" else 0)
         found = contents(world)
-        assert all(count == 1 for content, count in found.items() if content != "anew")
+        assert all(count == 1 for content, count in found.items() if content != "new")
         assert may_be_gone or expected.keys() <= found.keys()
         assert sessions(world) == len(rows(world.engine, "SELECT FROM upload_sessions"))
 

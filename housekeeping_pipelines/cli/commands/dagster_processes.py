@@ -36,7 +36,6 @@ def dev(
 ) -> None:
     """Open the Dagster web UI, with schedules and sensors ticking, until Ctrl-C."""
     settings = _prepare()
-    _be_the_only_scheduler(settings)
     _become(settings, "dagster", "dev", "--host", host, "--port", str(port))
 
 
@@ -63,7 +62,6 @@ def run_scheduler(
         overrides["SYNC_WATCHED_DOCUMENTS_INTERVAL_SECONDS"] = str(sync_interval)
     os.environ[OVERRIDES_VARIABLE] = json.dumps(overrides)
     settings = _prepare()
-    _be_the_only_scheduler(settings)
     _become(settings, "dagster._daemon", "run")
 
 
@@ -78,6 +76,7 @@ def _prepare() -> Settings:
     dagster_url(settings)
     import housekeeping_pipelines.definitions  # noqa: F401 - finds a wrong rule now, not in the daemon
 
+    _be_the_only_scheduler(settings)
     return settings
 
 
